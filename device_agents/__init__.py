@@ -1,0 +1,1 @@
+"""What runs on a device, and the host's end of the wire."""

@@ -1,0 +1,1 @@
+"""Layer shapes in, milliseconds out."""

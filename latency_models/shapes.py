@@ -1,0 +1,88 @@
+"""One fused kernel's shape, and many networks' worth of them as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, order=True)
+class LayerShape:
+    """What the latency of one fused kernel depends on; the unit of measuring and of predicting.
+
+    Attributes:
+        op: kernel family: ``conv2d``, ``depthwise``, ``dense``, ``max_pool``, ``avg_pool``, ``global_pool``, ``pack``,
+            ``unpack``, ... (the file's name under ``compilation/kernels`` or the operator it falls back to).
+        in_channels: exact input channels; 0 where the family has none.
+        out_channels: exact output channels.
+        height: input height in pixels; 1 for vectors.
+        width: input width in pixels.
+        kernel: window height and width.
+        stride: vertical and horizontal step.
+        padding: rows and columns added on each side.
+        dilation: distance of the window's taps.
+        groups: groups of the convolution; 1 except for grouped ones (``depthwise`` is a family of its own).
+        epilogue: what is fused behind it, in order, joined by ``+``: ``""``, ``relu``, ``add+relu``, ...
+        layout: ``nchw`` or ``nchw16c`` (channels in blocks of 16).
+        batch: images a call.
+    """
+
+    op: str
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    epilogue: str = ""
+    layout: str = "nchw16c"
+    batch: int = 1
+
+    def with_channels(self, in_channels: int, out_channels: int) -> LayerShape:
+        """The same layer at other widths."""
+        return replace(self, in_channels=int(in_channels), out_channels=int(out_channels))
+
+    @property
+    def template(self) -> LayerShape:
+        """The layer without its widths: kernels with one template differ in their channel counts alone."""
+        return self.with_channels(0, 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LayerShape:
+        """Inverse of :meth:`as_dict`; lists become tuples again."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+
+
+@dataclass(frozen=True)
+class NetworkShapes:
+    """Layer shapes of many candidates of one network.
+
+    Attributes:
+        templates: the network's L layers (channel counts of these are ignored).
+        in_channels: ``(n, L)`` exact input channels of each candidate's layers.
+        out_channels: ``(n, L)`` exact output channels.
+    """
+
+    templates: tuple[LayerShape, ...]
+    in_channels: IntArray
+    out_channels: IntArray
+
+    def __len__(self) -> int:
+        return len(self.in_channels)
+
+    def row(self, index: int) -> tuple[LayerShape, ...]:
+        """Layer shapes of one candidate."""
+        pairs = zip(self.templates, self.in_channels[index], self.out_channels[index], strict=True)
+        return tuple(template.with_channels(c_in, c_out) for template, c_in, c_out in pairs)
