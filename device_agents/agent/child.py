@@ -1,0 +1,174 @@
+"""One loaded library in a process of its own: what crashes here harms nothing else, and its peak memory is its own.
+
+It reads requests from its agent, one JSON line each, bytes behind the line where ``payload_bytes`` says so, and answers
+in the same form on what was its standard output. It ends when its input ends or its agent dies.
+
+Its imports are few: they are part of every load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+from io import BufferedReader
+from typing import IO, Any, cast
+
+from device_agents import protocol
+from device_agents.agent import timing
+from device_agents.agent.engine_library import Library, LibraryError
+
+PR_SET_PDEATHSIG = 1
+
+#: Calls after loading, before the peak memory is read: the first touches what later ones use.
+SETTLING_CALLS = 3
+
+#: Values whose fastest tells what a foreign call costs by itself.
+OVERHEAD_VALUES = 20
+
+
+class Runner:
+    """The requests of an agent, one method each."""
+
+    def __init__(self, channel: IO[bytes]) -> None:
+        self._channel = channel
+        self._library: Library | None = None
+        self._jobs: dict[int, timing.Job] = {}
+
+    def answer(self, message: dict[str, Any], payload: bytes = b"") -> None:
+        """Send one line, and ``payload`` behind it."""
+        if payload:
+            message = dict(message, payload_bytes=len(payload))
+        protocol.write_all(self._channel, protocol.encode(message) + payload)
+
+    @property
+    def library(self) -> Library:
+        """The opened library."""
+        if self._library is None:
+            raise LibraryError("no library is open")
+        return self._library
+
+    def peak(self, request: dict[str, Any]) -> None:
+        """Tell the peak memory so far."""
+        self.answer({"peak_bytes": peak_memory_bytes()})
+
+    def open(self, request: dict[str, Any]) -> None:
+        """Pin this process to ``cores``, open the library at ``path``, and touch what it will use."""
+        if request["cores"]:
+            pin(request["cores"])
+        start = time.perf_counter()
+        self._library = Library(request["path"])
+        open_ms = (time.perf_counter() - start) * 1e3
+        timing.time_calls(self.library.reference, SETTLING_CALLS)
+        self.answer({"description": self.library.description, "open_ms": open_ms, "peak_bytes": peak_memory_bytes()})
+
+    def run(self, request: dict[str, Any]) -> None:
+        """Run the network ``calls`` times, on the payload if there is one; answer with its output."""
+        library = self.library
+        if not library.is_network:
+            raise LibraryError("a pack of kernels has no network to run")
+        size = request.get("payload_bytes", 0)
+        if size == len(library.input.view):
+            read_into(library.input.view)
+        elif size:
+            sys.stdin.buffer.read(size)
+            raise LibraryError(f"the input has {size} bytes, the network takes {len(library.input.view)}")
+        elapsed_ns = timing.time_calls(library.network(), request["calls"])
+        answer = {"first_ms": elapsed_ns[0] / 1e6, "peak_bytes": peak_memory_bytes()}
+        self.answer(answer, bytes(library.output.view))
+
+    def warm(self, request: dict[str, Any]) -> None:
+        """Take over the ``jobs`` and warm each up; answer with a line for each, then ``done``."""
+        self._jobs = {}
+        deadline = time.monotonic() + request["budget_s"]
+        overhead_ns: dict[int, float] = {}
+        for place, wanted in request["jobs"]:
+            try:
+                if time.monotonic() > deadline:
+                    raise timing.CallFailed("the time limit ran out before its warm-up")
+                job = timing.Job(self._call(wanted))
+                job.warm_up(request["limit_ns"], request["calls_min"], request["block_ns_min"])
+            except (LibraryError, timing.CallFailed) as error:
+                self.answer({"job": place, "error": str(error)})
+                continue
+            self._jobs[place] = job
+            if job.batch not in overhead_ns:
+                empty = timing.time_calls(self.library.nothing(), OVERHEAD_VALUES, job.batch)
+                overhead_ns[job.batch] = min(empty) / job.batch
+            self.answer({"job": place, "warmup_calls": job.warmup_calls, "overhead_ns": overhead_ns[job.batch]})
+        self.answer({"done": True})
+
+    def round(self, request: dict[str, Any]) -> None:
+        """One block of every job in ``order``; answer with a line for each, then ``done``."""
+        for block in timing.run_round(self._jobs, request["order"], self.library.reference, request["budget_s"]):
+            self.answer(block)
+        self.answer({"done": True})
+
+    def _call(self, wanted: dict[str, Any]) -> timing.Call:
+        if self.library.is_network != (wanted["index"] is None):
+            raise LibraryError("a kernel is timed by its index, a network without one")
+        if self.library.is_network:
+            return self.library.network()
+        return self.library.kernel(wanted["index"], wanted["numbers"])
+
+
+def pin(cores: list[int]) -> None:
+    """Keep this process on ``cores``.
+
+    Raises:
+        LibraryError: none of them can be used.
+    """
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        usable = sorted(os.sched_getaffinity(0))
+        raise LibraryError(f"cannot be pinned to cores {cores}: {usable} can be used") from error
+
+
+def read_into(view: memoryview) -> None:
+    """Fill ``view`` from standard input, without a copy that would count as the network's memory."""
+    source = cast(BufferedReader, sys.stdin.buffer)
+    while view:
+        count = source.readinto(view)
+        if not count:
+            sys.exit(0)
+        view = view[count:]
+
+
+def peak_memory_bytes(root: str = "/") -> int | None:
+    """Peak resident memory of this process; None where the system does not tell.
+
+    Not ``ru_maxrss``: a child inherits that from the process it was started by.
+    """
+    try:
+        with open(os.path.join(root, "proc/self/status")) as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def end_with_agent() -> None:
+    """Have the system end this process when its agent dies, even in the middle of a call that never returns."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:  # elsewhere than on Linux, the end of its input ends it between two calls
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    runner = Runner(protocol.take_over_stdout())
+    end_with_agent()
+    gc.disable()  # a collection inside a block would be taken for latency
+    requests = {"peak": runner.peak, "open": runner.open, "run": runner.run, "warm": runner.warm, "round": runner.round}
+    for line in iter(sys.stdin.buffer.readline, b""):
+        request = protocol.decode(line)
+        try:
+            requests[request["do"]](request)
+        except (LibraryError, timing.CallFailed) as error:
+            runner.answer({"error": str(error)})

@@ -1,0 +1,118 @@
+"""What the device is: processor, memory, system; facts that do not change while it runs.
+
+Readers as in ``host_state``: each takes the root of ``proc`` and ``sys``, and raises ``Absent`` with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Any, Callable
+
+from device_agents.agent.host_state import Absent, clock_limits_mhz, governor, read_all, read_text
+
+
+def cpu_fields(root: str) -> dict[str, str]:
+    """The first processor's lines in ``/proc/cpuinfo``, and the machine's at its end (``Hardware``, ``Model``)."""
+    fields: dict[str, str] = {}
+    for line in read_text(root, "proc/cpuinfo").splitlines():
+        name, separator, value = line.partition(":")
+        if separator:
+            fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def cpu_model(root: str) -> str:
+    """Model name of the processor, as x86 systems tell it."""
+    fields = cpu_fields(root)
+    if "model name" not in fields:
+        raise Absent("/proc/cpuinfo has no model name")
+    return fields["model name"]
+
+
+def cpu_features(root: str) -> list[str]:
+    """Instruction-set extensions, sorted."""
+    fields = cpu_fields(root)
+    features = fields.get("flags") or fields.get("Features")
+    if not features:
+        raise Absent("/proc/cpuinfo has neither flags nor Features")
+    return sorted(set(features.split()))
+
+
+def cores(root: str) -> list[int]:
+    """Numbers of the cores that are switched on."""
+    return parse_cores(read_text(root, "sys/devices/system/cpu/online"))
+
+
+def usable_cores(root: str) -> list[int]:
+    """Those of the online cores that this process may use; containers are often given fewer."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def parse_cores(text: str) -> list[int]:
+    """``0-2,5`` -> ``[0, 1, 2, 5]``."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+def clusters(root: str) -> list[dict[str, Any]]:
+    """Cores of equal capacity, the strongest first: one entry, except on big.LITTLE processors."""
+    groups: dict[int, list[int]] = {}
+    for path, text in read_all(root, "sys/devices/system/cpu/cpu[0-9]*/cpu_capacity").items():
+        core = int(os.path.basename(os.path.dirname(path))[len("cpu") :])
+        groups.setdefault(int(text), []).append(core)
+    return [{"capacity": capacity, "cores": sorted(groups[capacity])} for capacity in sorted(groups, reverse=True)]
+
+
+def memory_bytes(root: str) -> int:
+    """Physical memory."""
+    for line in read_text(root, "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    raise Absent("/proc/meminfo has no MemTotal")
+
+
+def kernel(root: str) -> str:
+    """Release of the operating system's kernel."""
+    return read_text(root, "proc/sys/kernel/osrelease")
+
+
+def arch(root: str) -> str:
+    """Machine type, as ``uname -m`` tells it."""
+    return platform.machine()
+
+
+def libc(root: str) -> str:
+    """Name and version of the C library."""
+    try:
+        return str(os.confstr("CS_GNU_LIBC_VERSION") or "")
+    except (ValueError, OSError) as error:
+        raise Absent("not glibc") from error
+
+
+def python(root: str) -> str:
+    """Version of the Python that runs the agent."""
+    return "{} {}".format(platform.python_implementation(), ".".join(str(part) for part in sys.version_info[:3]))
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    reader.__name__: reader
+    for reader in (
+        arch,
+        cpu_model,
+        cpu_features,
+        cores,
+        usable_cores,
+        clusters,
+        memory_bytes,
+        governor,
+        clock_limits_mhz,
+        kernel,
+        libc,
+        python,
+    )
+}

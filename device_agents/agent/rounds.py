@@ -1,0 +1,147 @@
+"""One measurement over several libraries: warm-up, then rounds in which their processes take turns, one at a time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, NamedTuple
+
+from device_agents.agent.children import Child, ChildFailed
+
+Progress = Callable[[int, int], None]
+
+
+class Settings(NamedTuple):
+    """How to measure.
+
+    Attributes:
+        blocks: blocks of each job.
+        calls_min: least number of values in a block.
+        block_ms_min: least length of a block.
+        warmup_ms_max: longest warm-up of one job.
+        max_s: no block starts later than this after the beginning.
+        timeout_s: a process that is silent for longer is ended.
+    """
+
+    blocks: int
+    calls_min: int
+    block_ms_min: float
+    warmup_ms_max: float
+    max_s: float
+    timeout_s: float
+
+
+class Measuring:
+    """One ``measure`` request on its way.
+
+    Args:
+        jobs: ``{"handle", "index", "numbers"}`` of each.
+        children: the processes of these handles.
+        settings: how to measure.
+        progress: called with the blocks done (warm-ups count as one) and their total.
+
+    Attributes:
+        results: for every job ``{"blocks", "warmup_calls", "overhead_ns", "error"}``; a job that failed keeps the
+            blocks before its failure.
+    """
+
+    def __init__(
+        self, jobs: list[dict[str, Any]], children: dict[int, Child], settings: Settings, progress: Progress
+    ) -> None:
+        self._children = children
+        self._settings = settings
+        self._progress = progress
+        self._end = time.monotonic() + settings.max_s
+        self._done, self._total = 0, len(jobs) * (settings.blocks + 1)
+        self._jobs = jobs
+        self._places: dict[int, list[int]] = {}
+        for place, job in enumerate(jobs):
+            self._places.setdefault(job["handle"], []).append(place)
+        self.results: list[dict[str, Any]] = [
+            {"blocks": [], "warmup_calls": 0, "overhead_ns": 0.0, "error": None} for _ in jobs
+        ]
+
+    def run(self) -> list[dict[str, Any]]:
+        """Measure; the results in the order of the jobs."""
+        for handle in self._places:
+            self._warm_up(handle)
+        for number in range(self._settings.blocks):
+            # Every other round runs backwards, so that no job always follows the same one.
+            backwards = number % 2 == 1
+            for handle in sorted(self._places, reverse=backwards):
+                self._round(handle, backwards)
+        for result in self.results:
+            if not result["blocks"] and result["error"] is None:
+                result["error"] = f"the time limit of {self._settings.max_s:g} s ran out before its first block"
+        return self.results
+
+    def _alive(self, handle: int) -> list[int]:
+        return [place for place in self._places[handle] if self.results[place]["error"] is None]
+
+    def _remaining_s(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    def _warm_up(self, handle: int) -> None:
+        """Warm up every job of one process; one that crashes is left out and the others start again without it."""
+        waiting = self._alive(handle)
+        while waiting:
+            request = {
+                "do": "warm",
+                "jobs": [(place, self._jobs[place]) for place in waiting],
+                "limit_ns": self._settings.warmup_ms_max * 1e6,
+                "calls_min": self._settings.calls_min,
+                "block_ns_min": self._settings.block_ms_min * 1e6,
+                "budget_s": self._remaining_s(),
+            }
+            if self._turn(handle, request, waiting):
+                return
+            waiting = self._alive(handle)
+
+    def _round(self, handle: int, backwards: bool) -> None:
+        """One block of every job of one process; after a crash the rest of them in a new process."""
+        waiting = self._alive(handle)
+        if backwards:
+            waiting.reverse()
+        while waiting:
+            request = {"do": "round", "order": list(waiting), "budget_s": self._remaining_s()}
+            if self._turn(handle, request, waiting):
+                return
+            self._warm_up(handle)
+            waiting = [place for place in waiting if self.results[place]["error"] is None]
+
+    def _turn(self, handle: int, request: dict[str, Any], waiting: list[int]) -> bool:
+        """Let one process work, taking what it has done from ``waiting``; whether it lived to the end.
+
+        Where it dies, the job that it was at is failed and the process started again for the others.
+        """
+        child = self._children[handle]
+        try:
+            child.tell(request)
+            while True:
+                line, _ = child.hear(self._settings.timeout_s)
+                if "done" in line:
+                    return True
+                waiting.remove(line["job"])
+                self._note(line)
+        except ChildFailed as failure:
+            for place in waiting[:1]:
+                self.results[place]["error"] = str(failure)
+        self._restart(handle)
+        return False
+
+    def _restart(self, handle: int) -> None:
+        alive = self._alive(handle)
+        try:
+            if alive:
+                self._children[handle].restart(self._settings.timeout_s)
+        except ChildFailed as failure:
+            for place in alive:
+                self.results[place]["error"] = str(failure)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        result = self.results[line.pop("job")]
+        if "ns" in line:
+            result["blocks"].append(line)
+        else:
+            result.update(line)
+        self._done += 1
+        self._progress(min(self._done, self._total), self._total)

@@ -1,0 +1,133 @@
+"""Measuring loops: warm-up until stable, then blocks of timed calls, each framed by the reference kernel.
+
+A *call* is one inference or one kernel. A *value* is one timed batch of calls divided by their count; a batch is one
+call except for kernels too short for the clock. A *block* is the values taken without a pause. A *round* is one block
+of every job, in turn, so that drift meets all jobs alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any, Callable, Iterator
+
+Call = Callable[[], Any]
+
+#: Shortest timed value: a thousand times the clock's resolution, and long against the two clock calls.
+VALUE_NS_MIN = 20_000
+
+#: Length of the batches that the warm-up compares.
+WARMUP_NS = 2_000_000
+
+#: Successive warm-up batches that differ by no more are stable.
+STABLE_WITHIN = 0.02
+
+#: Calls of the reference kernel on each side of a block; the fastest counts.
+REFERENCE_CALLS = 12
+
+
+class CallFailed(Exception):  # noqa: N818
+    """A call that reported an error."""
+
+
+def time_calls(call: Call, count: int, batch: int = 1) -> list[int]:
+    """Time ``count`` values of ``batch`` calls each.
+
+    Returns:
+        (count,) elapsed times of whole batches in ns.
+
+    Raises:
+        CallFailed: a call returned another status than 0.
+    """
+    clock, repeat = time.perf_counter_ns, itertools.repeat
+    elapsed = []
+    for _ in range(count):
+        start = clock()
+        for _ in repeat(None, batch):
+            status = call()
+            if status:
+                raise CallFailed(f"returned status {status}")
+        elapsed.append(clock() - start)
+    return elapsed
+
+
+def warm_up(call: Call, limit_ns: float) -> tuple[int, float]:
+    """Call until successive batches agree within 2 %, or for ``limit_ns``.
+
+    Returns:
+        Number of calls, and the lower quartile of the last batch in ns.
+    """
+    (typical,) = time_calls(call, 1)
+    calls, spent, previous = 1, typical, None
+    while spent < limit_ns:
+        values = time_calls(call, max(1, WARMUP_NS // max(1, typical)))
+        calls, spent = calls + len(values), spent + sum(values)
+        typical = sorted(values)[len(values) // 4]
+        if previous is not None and abs(typical - previous) <= STABLE_WITHIN * previous:
+            break
+        previous = typical
+    return calls, max(1, typical)
+
+
+class Job:
+    """One thing to time, with its block size once it is warm.
+
+    Args:
+        call: does it once; 0 is success.
+
+    Attributes:
+        warmup_calls: calls before the first block.
+        batch: calls of one value.
+        count: values of one block.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.warmup_calls = 0
+        self.batch = 1
+        self.count = 1
+
+    def warm_up(self, limit_ns: float, calls_min: int, block_ns_min: float) -> None:
+        """Warm up, and size the blocks: at least ``calls_min`` values and ``block_ns_min``."""
+        self.warmup_calls, call_ns = warm_up(self._call, limit_ns)
+        self.batch = int(max(1, -(-VALUE_NS_MIN // call_ns)))
+        self.count = int(max(calls_min, -(-block_ns_min // (call_ns * self.batch))))
+
+    def block(self) -> list[int]:
+        """(count,) elapsed times of one block's batches, in ns."""
+        self._call()  # brings code and data back into the caches after another job
+        return time_calls(self._call, self.count, self.batch)
+
+
+def reference_ns(reference: Call) -> int:
+    """Fastest of a few calls of the reference kernel, in ns: how fast the device is just now."""
+    reference()
+    return min(time_calls(reference, REFERENCE_CALLS))
+
+
+def run_round(jobs: dict[int, Job], order: list[int], reference: Call, budget_s: float) -> Iterator[dict[str, Any]]:
+    """One block of every job, each between two readings of the reference that neighbours share.
+
+    Args:
+        jobs: what to time, by place.
+        order: the places to time, first to last.
+        reference: the reference kernel.
+        budget_s: no block starts later than this.
+
+    Yields:
+        For each block ``{"job", "ns", "batch", "before_ns", "after_ns"}``, or ``{"job", "error"}``.
+    """
+    deadline = time.monotonic() + budget_s
+    before: int | None = None
+    for place in order:
+        if time.monotonic() > deadline:
+            return
+        before = before or reference_ns(reference)
+        try:
+            values = jobs[place].block()
+        except CallFailed as error:
+            yield {"job": place, "error": str(error)}
+            continue
+        after = reference_ns(reference)
+        yield {"job": place, "ns": values, "batch": jobs[place].batch, "before_ns": before, "after_ns": after}
+        before = after

@@ -1,0 +1,396 @@
+"""The host's end of the wire: one agent, its verbs as methods, and a time limit on everything.
+
+Two threads of the client's own read and write, so that no agent, however stuck, can hold the caller longer than a
+call's deadline. After an ``AgentLost`` or ``AgentTimeout`` the connection is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from device_agents import protocol
+from device_agents.errors import (
+    AgentError,
+    AgentLost,
+    AgentTimeout,
+    DeviceBusy,
+    LoadFailed,
+    ProtocolMismatch,
+    RequestRefused,
+    RunFailed,
+)
+from device_agents.transport import Transport
+
+ERRORS: dict[str, type[AgentError]] = {
+    "busy": DeviceBusy,
+    "internal": AgentError,
+    "load_failed": LoadFailed,
+    "mismatch": ProtocolMismatch,
+    "refused": RequestRefused,
+    "run_failed": RunFailed,
+}
+
+#: Called with the blocks that are done and their total.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """A known input and output, as the bytes of contiguous float32.
+
+    Attributes:
+        input_bytes: all inputs, one behind the other.
+        expected_bytes: all outputs, one behind the other.
+        rtol: largest difference, as a share of the largest expected value.
+    """
+
+    input_bytes: bytes
+    expected_bytes: bytes
+    rtol: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A library in its process on the device.
+
+    Attributes:
+        handle: its number, until it is unloaded.
+        description: what the library says of itself.
+        load_ms: opening it and its first run.
+        process_peak_bytes: peak memory of the process after a few runs; None where the system does not tell.
+        process_delta_bytes: that minus the same process without a library.
+    """
+
+    handle: int
+    description: dict[str, Any]
+    load_ms: float
+    process_peak_bytes: int | None
+    process_delta_bytes: int | None
+
+
+@dataclass(frozen=True)
+class TimingRequest:
+    """What to time: a network, or one kernel of a pack.
+
+    Attributes:
+        handle: the loaded library.
+        index: the kernel's number in its pack; None for a network.
+        numbers: the kernel's integer arguments.
+    """
+
+    handle: int
+    index: int | None = None
+    numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Calls without a pause, and how fast the reference kernel was on either side.
+
+    Attributes:
+        values_ms: (calls,) times; each the mean of a batch where one call is too short for the clock.
+        reference_before_ms: fastest of a few calls of the reference kernel just before.
+        reference_after_ms: the same just after.
+    """
+
+    values_ms: tuple[float, ...]
+    reference_before_ms: float
+    reference_after_ms: float
+
+
+@dataclass(frozen=True)
+class TimingResult:
+    """Raw values of one request.
+
+    Attributes:
+        blocks: in the order of the rounds; fewer than asked for where the time limit or a failure came before.
+        warmup_calls: calls before the first block.
+        overhead_ms: what a call of an empty function takes in the same loop; contained in every value.
+        error: why there are no (more) blocks, or None.
+    """
+
+    blocks: tuple[Block, ...]
+    warmup_calls: int
+    overhead_ms: float
+    error: str | None
+
+
+class AgentClient:
+    """A conversation with one agent, begun and ended as a context manager.
+
+    Calls from several threads take turns.
+
+    Args:
+        transport: the way to the agent.
+        idle_s: the agent ends itself when it hears nothing for so long.
+        silence_s: an agent without a sign of life for so long counts as stuck.
+        margin_s: what a call may take beyond the time that its own arguments allow.
+
+    Raises:
+        AgentError: the agent cannot be started, is busy for another host, or speaks another protocol.
+    """
+
+    def __init__(
+        self, transport: Transport, *, idle_s: float = 3600.0, silence_s: float = 20.0, margin_s: float = 20.0
+    ) -> None:
+        self._transport = transport
+        self._silence_s = silence_s
+        self._margin_s = margin_s
+        self._turn = threading.Lock()
+        self._next_id = 0
+        self._failure: AgentError | None = None
+        self._closed = False
+        self._received: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        reader, writer = transport.start()
+        self._threads = [
+            threading.Thread(target=self._read, args=(reader,), daemon=True),
+            threading.Thread(target=self._write, args=(writer,), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        try:
+            hello = self._call("hello", self._margin_s, version=protocol.PROTOCOL_VERSION, idle_s=float(idle_s))
+            if hello.get("version") != protocol.PROTOCOL_VERSION:
+                raise ProtocolMismatch(
+                    f"the agent speaks version {hello.get('version')} of the protocol, the host "
+                    f"{protocol.PROTOCOL_VERSION}: start the agent of this version"
+                )
+        except BaseException:
+            self._end()
+            raise
+        self._on_device: set[str] = set(hello["libraries"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def describe(self) -> dict[str, Any]:
+        """What the device is; None where unknown, with the reason under ``missing``."""
+        return self._call("describe", self._margin_s)
+
+    def state(self) -> dict[str, Any]:
+        """What the device is doing just now; None where unknown, with the reason under ``missing``."""
+        return self._call("state", self._margin_s)
+
+    def put(self, path: Path, sha256: str) -> None:
+        """Bring a library to the device, unless it is there.
+
+        Raises:
+            AgentError: it cannot be written there.
+        """
+        if sha256 not in self._on_device:
+            self._transport.put(f"{protocol.digest(sha256)}.so", path)
+            self._on_device.add(sha256)
+
+    def load(
+        self, sha256: str, *, cores: Sequence[int] = (), self_test: SelfTest | None = None, timeout_s: float = 30.0
+    ) -> Loaded:
+        """Open a library in a fresh process and test it.
+
+        Args:
+            sha256: its digest.
+            cores: where to pin the process; anywhere if empty.
+            self_test: what it must compute.
+            timeout_s: longest silence of the process.
+
+        Raises:
+            LoadFailed: it is missing, cannot be opened, crashes, hangs, or computes something else.
+            AgentLost: the agent ended.
+            AgentTimeout: the agent is stuck.
+        """
+        test = self_test and {
+            "input": pack(self_test.input_bytes),
+            "expected": pack(self_test.expected_bytes),
+            "rtol": self_test.rtol,
+        }
+        deadline_s = 4 * timeout_s + self._margin_s
+        try:
+            answer = self._call(
+                "load",
+                deadline_s,
+                library=sha256,
+                cores=[int(core) for core in cores],
+                self_test=test,
+                timeout_s=float(timeout_s),
+            )
+        except LoadFailed:
+            self._on_device.discard(sha256)  # it may have been torn, then the agent has removed it
+            raise
+        self._on_device.difference_update(answer.pop("dropped"))
+        return Loaded(**answer)
+
+    def measure(
+        self,
+        requests: Sequence[TimingRequest],
+        *,
+        blocks: int = 10,
+        calls_min: int = 5,
+        block_ms_min: float = 10.0,
+        warmup_ms_max: float = 300.0,
+        max_s: float = 60.0,
+        timeout_s: float = 30.0,
+        on_progress: Progress | None = None,
+    ) -> list[TimingResult]:
+        """Time all requests in interleaved rounds: one block of each, then the next block of each.
+
+        Args:
+            requests: what to time; a library's failure in one of them is data in its result.
+            blocks: blocks of each.
+            calls_min: least number of values in a block.
+            block_ms_min: least length of a block.
+            warmup_ms_max: longest warm-up of each.
+            max_s: no block starts later.
+            timeout_s: a library that is silent for longer is ended.
+            on_progress: told now and then how far it is.
+
+        Returns:
+            One result for each request, in their order.
+
+        Raises:
+            RequestRefused: a handle was never given or is unloaded.
+            AgentLost: the agent ended.
+            AgentTimeout: the agent is stuck.
+        """
+        jobs = [
+            # int(): widths often come as numpy's integers, which JSON does not take
+            {
+                "handle": request.handle,
+                "index": None if request.index is None else int(request.index),
+                "numbers": [int(number) for number in request.numbers],
+            }
+            for request in requests
+        ]
+        answer = self._call(
+            "measure",
+            max_s + 4 * timeout_s + self._margin_s,
+            on_progress,
+            jobs=jobs,
+            blocks=blocks,
+            calls_min=calls_min,
+            block_ms_min=float(block_ms_min),
+            warmup_ms_max=float(warmup_ms_max),
+            max_s=float(max_s),
+            timeout_s=float(timeout_s),
+        )
+        return [timing_result(result) for result in answer["results"]]
+
+    def run(self, handle: int, input_bytes: bytes, *, timeout_s: float = 30.0) -> bytes:
+        """Output of one inference, as bytes of float32.
+
+        Raises:
+            RunFailed: the input has another size, or the library crashed, hung or reported an error.
+        """
+        answer = self._call(
+            "run", timeout_s + self._margin_s, handle=handle, input=pack(input_bytes), timeout_s=float(timeout_s)
+        )
+        return base64.b64decode(answer["output"])
+
+    def unload(self, handle: int) -> None:
+        """End a library's process."""
+        self._call("unload", self._margin_s, handle=handle)
+
+    def close(self) -> None:
+        """End the agent and its processes; after that nothing can be called."""
+        if not self._closed and self._failure is None:
+            with contextlib.suppress(AgentError):
+                self._call("bye", 2.0)
+        self._end()
+
+    def _call(
+        self, verb: str, deadline_s: float, on_progress: Progress | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """One request and its reply."""
+        with self._turn:
+            if self._closed:
+                raise self._failure or AgentLost("the connection to the agent is closed")
+            self._next_id += 1
+            request = {"id": self._next_id, "verb": verb, "deadline_s": deadline_s, "arguments": arguments}
+            self._outgoing.put(protocol.encode(request))
+            try:
+                reply = self._wait(verb, time.monotonic() + deadline_s, on_progress)
+            except AgentError as error:
+                raise self._fail(error) from error.__cause__
+        if "error" in reply:
+            raise ERRORS.get(reply["error"]["kind"], AgentError)(f"{verb}: {reply['error']['message']}")
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _wait(self, verb: str, deadline: float, on_progress: Progress | None) -> dict[str, Any]:
+        while True:
+            patience_s = min(self._silence_s, deadline - time.monotonic())
+            try:
+                message = self._received.get(timeout=max(0.0, patience_s))
+            except queue.Empty:
+                what = "late with its reply" if time.monotonic() >= deadline else f"silent for {self._silence_s:g} s"
+                raise AgentTimeout(f"{verb}: the agent is {what}; the connection is closed") from None
+            if message is None:
+                raise AgentLost(f"{verb}: the agent ended or the way to it broke; connect again")
+            if message.get("id") != self._next_id:
+                continue  # a sign of life that crossed the reply before
+            if "event" not in message:
+                return message
+            if message["event"] == "progress" and on_progress is not None:
+                on_progress(message["done"], message["total"])
+
+    def _fail(self, error: AgentError) -> AgentError:
+        """End a broken connection; the error with the last words of the agent."""
+        last_words = self._end()
+        self._failure = type(error)(f"{error}\n{last_words}".strip())
+        return self._failure
+
+    def _end(self) -> str:
+        self._closed = True
+        self._outgoing.put(None)
+        last_words = self._transport.close()
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+        return last_words
+
+    def _read(self, reader: BinaryIO) -> None:
+        """Pass on what the agent writes, line by line; None at its end."""
+        try:
+            with reader:
+                for line in reader:
+                    self._received.put(protocol.decode(line))
+        except (OSError, ValueError):
+            pass  # a broken or garbled line is the end of the conversation
+        self._received.put(None)
+
+    def _write(self, writer: BinaryIO) -> None:
+        """Send what is to go out; closing is what tells the agent to end."""
+        with contextlib.suppress(OSError, ValueError), writer:
+            while (line := self._outgoing.get()) is not None:
+                writer.write(line)
+                writer.flush()
+
+
+def pack(data: bytes) -> str:
+    """Bytes in their form on the wire."""
+    return base64.b64encode(data).decode()
+
+
+def timing_result(raw: dict[str, Any]) -> TimingResult:
+    """A result from its form on the wire, nanoseconds a batch."""
+    blocks = tuple(
+        Block(
+            values_ms=tuple(elapsed / block["batch"] / 1e6 for elapsed in block["ns"]),
+            reference_before_ms=block["before_ns"] / 1e6,
+            reference_after_ms=block["after_ns"] / 1e6,
+        )
+        for block in raw["blocks"]
+    )
+    return TimingResult(blocks, raw["warmup_calls"], raw["overhead_ns"] / 1e6, raw["error"])

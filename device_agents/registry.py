@@ -1,0 +1,184 @@
+"""The inventory: which devices there are, one YAML file each.
+
+    transport: local
+    platform: cpu
+    target: {kind: llvm, mtriple: x86_64-linux-gnu, mcpu: skylake-avx512}
+    cores: [1]
+
+The file's name is the device's. What the agent said of it at registration stands there too, as ``description``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import pkgutil
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+
+from device_agents.agent import platforms
+from device_agents.errors import DeviceError, DeviceFileError, UnknownDeviceError
+
+SUFFIX = ".yaml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+#: Facts that change what a latency means, when one of them changes.
+FINGERPRINT_FACTS = ("cpu_model", "cpu_features", "cores", "kernel", "governor", "clock_limits_mhz", "gpus")
+
+
+def check_name(name: str) -> str:
+    """``name`` if it can be a file's name everywhere."""
+    if not NAME.fullmatch(name):
+        raise ValueError("must begin with a letter or digit and hold only letters, digits, '_', '.' and '-'")
+    return name
+
+
+def check_platform(name: str) -> str:
+    """``name`` if there is a module for it."""
+    known = platform_names()
+    if name not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return name
+
+
+def platform_names() -> list[str]:
+    """Device types, by the files of ``agent/platforms``."""
+    return sorted(module.name for module in pkgutil.iter_modules(platforms.__path__))
+
+
+class Device(pydantic.BaseModel):
+    """One entry of the inventory; it says, and does nothing.
+
+    Attributes:
+        name: what users call it.
+        transport: the way to its agent.
+        platform: its type, a module of ``agent/platforms``.
+        target: TVM's target: ``{"kind": "llvm", "mtriple": ..., "mcpu": ..., "mattr": [...]}``.
+        cores: where to pin what is measured; anywhere if empty.
+        threads: threads of one inference.
+        channel_step: multiples that widths are rounded to; None for what suits the target.
+        description: what the agent said of the device at registration.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, pydantic.AfterValidator(check_name)]
+    transport: Literal["local"]
+    platform: Annotated[str, pydantic.AfterValidator(check_platform)]
+    target: dict[str, Any]
+    cores: tuple[Annotated[pydantic.StrictInt, pydantic.Field(ge=0)], ...] = ()
+    threads: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] = 1
+    channel_step: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] | None = None
+    description: dict[str, Any] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the device is; measurements with another fingerprint are not comparable.
+
+        Raises:
+            DeviceError: the device has not been described yet.
+        """
+        if not self.description:
+            raise DeviceError(f"device {self.name!r} is not described yet: run `hwprune device check {self.name}`")
+        facts = {fact: self.description.get(fact) for fact in FINGERPRINT_FACTS}
+        text = json.dumps({**facts, "pinned": self.cores, "platform": self.platform}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Registry:
+    """The devices of one folder.
+
+    Args:
+        folder: where the YAML files lie; made by the first :meth:`add`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """Names of all devices, sorted."""
+        return sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
+
+    def get(self, name: str) -> Device:
+        """The device called ``name``.
+
+        Raises:
+            UnknownDeviceError: there is none.
+            DeviceFileError: its file cannot be used.
+        """
+        if name not in self.names():
+            raise UnknownDeviceError(name, self.names())
+        path = self._path(name)
+        try:
+            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DeviceFileError(f"{path} cannot be read as YAML: {one_line(error)}") from error
+        if not isinstance(fields, dict):
+            raise DeviceFileError(f"{path} must hold a mapping with the keys {', '.join(known_keys())}")
+        try:
+            return Device(**{"name": name, **{str(key): value for key, value in fields.items()}})
+        except pydantic.ValidationError as error:
+            raise DeviceFileError(f"{path}: {first_reason(error)}") from error
+
+    def add(self, device: Device) -> None:
+        """Write a device, in place of the one of the same name.
+
+        Raises:
+            DeviceFileError: the file cannot be written.
+        """
+        path = self._path(device.name)
+        fields = device.model_dump(mode="json", exclude={"name"})
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(yaml.safe_dump(fields, sort_keys=False, width=120), encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise DeviceFileError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def remove(self, name: str) -> None:
+        """Forget the device called ``name``.
+
+        Raises:
+            UnknownDeviceError: there is none.
+            DeviceFileError: its file cannot be removed.
+        """
+        if name not in self.names():
+            raise UnknownDeviceError(name, self.names())
+        try:
+            self._path(name).unlink()
+        except OSError as error:
+            raise DeviceFileError(f"{self._path(name)} cannot be removed: {error.strerror or error}") from error
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}{SUFFIX}"
+
+
+def known_keys() -> list[str]:
+    """Keys of a device's file."""
+    return [key for key in Device.model_fields if key != "name"]
+
+
+def one_line(error: Exception) -> str:
+    """An error's text without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def first_reason(error: pydantic.ValidationError) -> str:
+    """The first complaint, with the nearest known key where the key is unknown."""
+    complaint = error.errors()[0]
+    where = ".".join(str(part) for part in complaint["loc"])
+    if complaint["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where, known_keys(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_keys())}"
+        return f"unknown key {where!r}: {hint}"
+    return f"{where}: {complaint['msg'].removeprefix('Value error, ')}, found {complaint['input']!r}"

@@ -1,0 +1,127 @@
+"""How good a latency model is: errors, ranks, coverage, and splits that do not leak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from latency_models.features import FloatArray
+from latency_models.shapes import IntArray, LayerShape
+
+#: A whole network as it was measured: its layers and its latency in ms.
+MeasuredNetwork = tuple[tuple[LayerShape, ...], float]
+
+
+class NetworkPredictor(Protocol):
+    """Whatever predicts whole networks."""
+
+    def predict_networks(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of each network's latency in ms, two ``(n,)`` arrays."""
+        ...
+
+
+def mape(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> float:
+    """Mean absolute error relative to ``actual_ms``, in percent."""
+    return float(100 * np.mean(_relative_error(actual_ms, predicted_ms)))
+
+
+def within(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike, percent: float) -> float:
+    """Share of predictions at most ``percent`` off, in percent."""
+    return float(100 * np.mean(_relative_error(actual_ms, predicted_ms) <= percent / 100))
+
+
+def spearman(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> float:
+    """Spearman's rank correlation in [-1, 1]; NaN where either side has no two different values."""
+    return _rank_correlation(stats.spearmanr, actual_ms, predicted_ms)
+
+
+def kendall(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> float:
+    """Kendall's tau in [-1, 1]; NaN where either side has no two different values."""
+    return _rank_correlation(stats.kendalltau, actual_ms, predicted_ms)
+
+
+def interval_coverage(
+    actual_ms: npt.ArrayLike, mean_ms: npt.ArrayLike, std_ms: npt.ArrayLike, level: float = 0.9
+) -> float:
+    """Share of values inside the central normal interval of probability ``level``, in percent."""
+    half_width = stats.norm.ppf(0.5 + level / 2) * np.asarray(std_ms, float)
+    return float(100 * np.mean(np.abs(np.asarray(actual_ms, float) - np.asarray(mean_ms, float)) <= half_width))
+
+
+def scores(actual_ms: npt.ArrayLike, mean_ms: npt.ArrayLike, std_ms: npt.ArrayLike | None = None) -> dict[str, float]:
+    """All figures by name: errors and shares in percent, ranks in [-1, 1].
+
+    ``mape``, ``within_5``, ``within_10``, ``spearman``, ``kendall`` and, where ``std_ms`` is given, ``coverage_90``.
+    """
+    figures = {
+        "mape": mape(actual_ms, mean_ms),
+        "within_5": within(actual_ms, mean_ms, 5),
+        "within_10": within(actual_ms, mean_ms, 10),
+        "spearman": spearman(actual_ms, mean_ms),
+        "kendall": kendall(actual_ms, mean_ms),
+    }
+    if std_ms is not None:
+        figures["coverage_90"] = interval_coverage(actual_ms, mean_ms, std_ms)
+    return figures
+
+
+def grouped_folds(groups: Sequence[Hashable], n_folds: int, seed: int = 0) -> Iterator[tuple[IntArray, IntArray]]:
+    """Train and test row numbers of each fold; the rows of one group are never on both sides.
+
+    Args:
+        groups: the group of each row.
+        n_folds: folds; at most one a group is made.
+        seed: decides which groups share a fold.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    order = np.random.default_rng(seed).permutation(len(members))
+    fold_of_group = {group: place % n_folds for group, place in zip(members, np.argsort(order), strict=True)}
+    fold = np.array([fold_of_group[group] for group in groups], dtype=np.int64)
+    for number in range(min(n_folds, len(members))):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+
+
+def held_out_error(
+    fit: Callable[[Sequence[MeasuredNetwork]], NetworkPredictor],
+    networks: Sequence[MeasuredNetwork],
+    n_folds: int = 10,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores of networks that the fit did not see: each fold is predicted by a model fitted on the others.
+
+    Args:
+        fit: makes a predictor from measured networks, as ``LatencyModel.recalibrate`` does.
+        networks: measured networks; equal ones are held out together.
+        n_folds: folds; as many as there are different networks leave one out.
+        seed: decides the folds.
+
+    Returns:
+        As :func:`scores`; empty where there are no two different networks to split.
+    """
+    layers = [shapes for shapes, _ in networks]
+    if len(set(layers)) < 2:
+        return {}
+    actual_ms = np.array([latency_ms for _, latency_ms in networks])
+    mean_ms, std_ms = np.empty(len(networks)), np.empty(len(networks))
+    for train, test in grouped_folds(layers, n_folds, seed):
+        predictor = fit([networks[row] for row in train])
+        mean_ms[test], std_ms[test] = predictor.predict_networks([layers[row] for row in test])
+    return scores(actual_ms, mean_ms, std_ms)
+
+
+def _relative_error(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> FloatArray:
+    actual = np.asarray(actual_ms, float)
+    return np.asarray(np.abs(np.asarray(predicted_ms, float) - actual) / actual, dtype=np.float64)
+
+
+def _rank_correlation(statistic: Callable[..., Any], actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> float:
+    actual, predicted = np.asarray(actual_ms, float), np.asarray(predicted_ms, float)
+    if min(len(np.unique(actual)), len(np.unique(predicted))) < 2:
+        return float("nan")
+    return float(statistic(actual, predicted).statistic)

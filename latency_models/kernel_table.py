@@ -1,0 +1,123 @@
+"""Measured kernels of one device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latency_models.errors import KernelTableError
+from latency_models.features import FloatArray, rows_by_template
+from latency_models.shapes import IntArray, LayerShape
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One measured kernel.
+
+    Attributes:
+        latency_ms: the estimate, more than 0.
+        spread_ms: standard error of the estimate; 0 where it is not known.
+    """
+
+    latency_ms: float
+    spread_ms: float = 0.0
+
+
+class KernelTable(Mapping[LayerShape, KernelTime]):
+    """Measured kernels of one device, one row a shape; never changes, growing makes a new table.
+
+    Args:
+        rows: measured kernels, as :class:`KernelTime` or as plain milliseconds.
+
+    Raises:
+        KernelTableError: a latency is not a finite number above 0, or a spread is not a finite number from 0.
+    """
+
+    def __init__(self, rows: Mapping[LayerShape, KernelTime | float] | None = None) -> None:
+        times = {
+            shape: time if isinstance(time, KernelTime) else KernelTime(float(time))
+            for shape, time in (rows or {}).items()
+        }
+        for shape, time in times.items():
+            if not (math.isfinite(time.latency_ms) and time.latency_ms > 0):
+                raise KernelTableError(f"latency of {shape} is {time.latency_ms} ms: leave failed measurements out")
+            if not (math.isfinite(time.spread_ms) and time.spread_ms >= 0):
+                raise KernelTableError(f"spread of {shape} is {time.spread_ms} ms: use 0 where it is not known")
+        # Sorted, so that neither the digest nor a fitted model depends on the order of measuring.
+        self._times = {shape: times[shape] for shape in sorted(times)}
+
+    def __getitem__(self, shape: LayerShape) -> KernelTime:
+        return self._times[shape]
+
+    def __iter__(self) -> Iterator[LayerShape]:
+        return iter(self._times)
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    @property
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """Measured shapes, sorted."""
+        return tuple(self._times)
+
+    @property
+    def latency_ms(self) -> FloatArray:
+        """Latencies in the order of :attr:`shapes`, ``(n,)``."""
+        return np.array([time.latency_ms for time in self._times.values()], dtype=np.float64)
+
+    @property
+    def spread_ms(self) -> FloatArray:
+        """Standard errors in the order of :attr:`shapes`, ``(n,)``."""
+        return np.array([time.spread_ms for time in self._times.values()], dtype=np.float64)
+
+    def by_template(self) -> dict[LayerShape, KernelTable]:
+        """The table split by template: kernels that differ in their widths alone."""
+        shapes = self.shapes
+        return {
+            template: self.subset(shapes[row] for row in rows) for template, rows in rows_by_template(shapes).items()
+        }
+
+    def subset(self, shapes: Iterable[LayerShape]) -> KernelTable:
+        """The rows of ``shapes`` alone."""
+        return KernelTable({shape: self._times[shape] for shape in shapes})
+
+    def take(self, rows: IntArray) -> KernelTable:
+        """The rows of these numbers in :attr:`shapes`."""
+        shapes = self.shapes
+        return self.subset(shapes[row] for row in rows)
+
+    def merge(self, newer: Mapping[LayerShape, KernelTime]) -> KernelTable:
+        """Both tables in one; where both measured a shape, ``newer`` holds."""
+        return KernelTable({**self._times, **newer})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: templates once, then one row a kernel."""
+        templates = list(rows_by_template(self.shapes))
+        number = {template: index for index, template in enumerate(templates)}
+        rows = [
+            [number[shape.template], shape.in_channels, shape.out_channels, time.latency_ms, time.spread_ms]
+            for shape, time in self._times.items()
+        ]
+        return {"templates": [template.as_dict() for template in templates], "rows": rows}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> KernelTable:
+        """Inverse of :meth:`as_dict`."""
+        templates = [LayerShape.from_dict(template) for template in data["templates"]]
+        return cls(
+            {
+                templates[number].with_channels(c_in, c_out): KernelTime(latency_ms, spread_ms)
+                for number, c_in, c_out, latency_ms, spread_ms in data["rows"]
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the rows, as hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
