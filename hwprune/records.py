@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 #: What was measured and how; raise it when the meaning of a measured number changes.
-#: 1: 10th percentile of kept calls, blocks framed by a reference kernel, bootstrap over processes and blocks.
+#: 1: 10th percentile of kept calls, blocks framed by a reference kernel, bootstrap over processes and blocks; given at
+#:    the clock at which the device ran the reference kernel when it was measured first.
 PROTOCOL_VERSION = 1
 
 Trust = Literal["A", "B", "C"]
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data; the order of its keys does not matter."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class Conditions:
     schedule_version: str
     protocol_version: int = PROTOCOL_VERSION
 
+    @property
+    def digest(self) -> str:
+        """Equal for equal conditions, and short enough for a column."""
+        return digest(asdict(self))
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -74,8 +89,10 @@ class Measurement:
     Attributes:
         key: what was measured (an artifact's SHA-256, or the digest of a layer shape).
         conditions: what the numbers depend on.
-        values_ms: kept calls, by process, block and call.
+        values_ms: kept calls as they were timed, by process, block and call.
         drift: largest relative movement of the reference kernel over the kept blocks.
+        reference_ms: what a call of the reference kernel took during the kept blocks.
+        device_reference_ms: what it takes on this device at the clock that its latencies are given at.
         trust: grade; see docs/measurement.md.
         trust_reason: why it is not better than that, "" for A.
         planned_memory_bytes: packed weights plus arena.
@@ -94,6 +111,8 @@ class Measurement:
     conditions: Conditions
     values_ms: tuple[tuple[tuple[float, ...], ...], ...] = ()
     drift: float | None = None
+    reference_ms: float | None = None
+    device_reference_ms: float | None = None
     trust: Trust = "C"
     trust_reason: str = ""
     planned_memory_bytes: int | None = None
@@ -107,10 +126,21 @@ class Measurement:
     measured_at: str = ""
     error: str | None = None
 
+    @property
+    def clock_ratio(self) -> float:
+        """Clock during the measurement as a share of the clock that latencies are given at; 1 where it stands still.
+
+        Processors change their clock by some percent from minute to minute, for reasons outside of this device's
+        control; the reference kernel in the same process shows by how much.
+        """
+        if self.reference_ms is None or self.device_reference_ms is None:
+            return 1.0
+        return self.device_reference_ms / self.reference_ms
+
     def percentile_ms(self, q: float) -> float:
-        """``q``-th percentile (0 to 100) over all kept calls, in ms; NaN where nothing was measured."""
+        """``q``-th percentile (0 to 100) over all kept calls, at the device's clock; NaN where nothing was measured."""
         calls = [call for process in self.values_ms for block in process for call in block]
-        return float(np.percentile(calls, q)) if calls else float("nan")
+        return float(np.percentile(calls, q)) * self.clock_ratio if calls else float("nan")
 
     @property
     def latency_ms(self) -> float:
@@ -119,8 +149,9 @@ class Measurement:
 
     @functools.cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks; always the same for the same values."""
-        return bootstrap_interval_ms(self.values_ms)
+        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks; equal for equal values."""
+        low_ms, high_ms = bootstrap_interval_ms(self.values_ms)
+        return low_ms * self.clock_ratio, high_ms * self.clock_ratio
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -151,20 +182,36 @@ def bootstrap_interval_ms(
     Returns:
         Lower and upper bound in ms; (NaN, NaN) where there are no values.
     """
-    processes = [[np.asarray(block) for block in process if len(block)] for process in values_ms]
+    processes = [[block for block in process if len(block)] for process in values_ms]
     processes = [process for process in processes if process]
     if not processes:
         return float("nan"), float("nan")
-    generator = np.random.default_rng(0)
-    estimates = np.empty(resamples)
-    for index in range(resamples):
-        calls = []
-        for chosen in generator.integers(len(processes), size=len(processes)):
-            blocks = processes[chosen]
-            calls += [blocks[block] for block in generator.integers(len(blocks), size=len(blocks))]
-        estimates[index] = np.percentile(np.concatenate(calls), 10)
-    low, high = np.percentile(estimates, [2.5, 97.5])
+    blocks = [np.asarray(block) for process in processes for block in process]
+    calls = np.concatenate(blocks)
+    order = np.argsort(calls, kind="stable")
+    block_of_call = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])[order]
+    # Drawing a block k times is counting each of its calls k times: all resamples share one sorting.
+    draws = _draw_blocks([len(process) for process in processes], resamples)
+    counts = np.cumsum(draws[block_of_call], axis=0, dtype=np.int32)
+    position = 0.1 * (counts[-1] - 1)
+    below = position.astype(np.int64)
+    above = np.minimum(below + 1, counts[-1] - 1)
+    lower, upper = (calls[order[(counts <= rank).sum(axis=0)]] for rank in (below, above))
+    low, high = np.percentile(lower + (position - below) * (upper - lower), [2.5, 97.5])
     return float(low), float(high)
+
+
+def _draw_blocks(blocks_of_process: list[int], resamples: int) -> npt.NDArray[np.int32]:
+    """``(blocks, resamples)`` array: how often each block is drawn, processes first and then blocks inside them."""
+    generator = np.random.default_rng(0)
+    processes = len(blocks_of_process)
+    times = generator.multinomial(processes, [1 / processes] * processes, size=resamples)
+    # A process drawn k times gives k times its number of blocks, each drawn afresh.
+    draws = [
+        generator.multinomial(times[:, index] * count, [1 / count] * count)
+        for index, count in enumerate(blocks_of_process)
+    ]
+    return np.concatenate(draws, axis=1).T.astype(np.int32, order="C")
 
 
 @dataclass(frozen=True)
@@ -190,3 +237,166 @@ class Evaluation:
     generation: int
     seconds: float
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One network of a front, measured whole on the device; a row of ``front.csv``.
+
+    Attributes:
+        id: ``dense`` or the point's name, the one ``export --point`` takes.
+        val_metric: the task's metric on the validation split, of the weights that are handed out.
+        test_metric: the same on the test split; None before the final pass.
+        latency_ms: the estimate, with its 95 % interval ``latency_ms_low`` to ``latency_ms_high``.
+        latency_ms_p50: median of the kept calls; ``latency_ms_p90`` and ``latency_ms_p99`` alike.
+        predicted_latency_ms: what the device's latency model said; None where it was not asked.
+        predicted_latency_ms_std: the model's own spread.
+        planned_memory_bytes: packed weights plus arena.
+        process_peak_bytes: VmHWM of the process that ran it.
+        process_delta_bytes: that minus the empty runner's.
+        macs: multiply-adds of one inference.
+        params: parameters left.
+        trust: the measurement's grade, ``trust_reason`` why it is not better.
+        device: name in the registry.
+        engine: what ran it.
+        dtype: number format.
+        threads: threads of one inference.
+        finetuned: whether the weights were fine-tuned after the search.
+        val_metric_inherited: the validation metric as the search saw it, with inherited weights.
+        test_metric_inherited: the test metric before fine-tuning, where it was taken.
+        load_ms: loading the library and its self-test.
+        repeats: how often the measurement was repeated.
+        measured_at: ISO 8601 time, UTC.
+        widths: kept channels of every group.
+        plan_key: digest of the pruning plan; "" for the dense network.
+        artifact: SHA-256 of the measured library.
+    """
+
+    id: str
+    val_metric: float
+    test_metric: float | None
+    latency_ms: float
+    latency_ms_low: float
+    latency_ms_high: float
+    latency_ms_p50: float
+    latency_ms_p99: float
+    predicted_latency_ms: float | None
+    planned_memory_bytes: int
+    process_peak_bytes: int | None
+    process_delta_bytes: int | None
+    macs: int
+    params: int
+    trust: Trust
+    device: str
+    engine: str
+    dtype: str
+    threads: int
+    finetuned: bool = False
+    val_metric_inherited: float | None = None
+    test_metric_inherited: float | None = None
+    latency_ms_p90: float | None = None
+    predicted_latency_ms_std: float | None = None
+    trust_reason: str = ""
+    load_ms: float | None = None
+    repeats: int = 0
+    measured_at: str = ""
+    widths: tuple[int, ...] = ()
+    plan_key: str = ""
+    artifact: str = ""
+
+    @classmethod
+    def of(cls, id: str, measurement: Measurement, *, val_metric: float, **facts: Any) -> FrontRow:
+        """Row of a measured network.
+
+        Args:
+            id: ``dense`` or the point's name.
+            measurement: a measurement with values.
+            val_metric: metric on the validation split.
+            facts: the other fields, by name (``macs``, ``params``, ``widths``, ...).
+        """
+        low, high = measurement.interval_ms
+        taken: dict[str, Any] = {
+            "test_metric": None,
+            "predicted_latency_ms": None,
+            "latency_ms": measurement.latency_ms,
+            "latency_ms_low": low,
+            "latency_ms_high": high,
+            "latency_ms_p50": measurement.percentile_ms(50),
+            "latency_ms_p90": measurement.percentile_ms(90),
+            "latency_ms_p99": measurement.percentile_ms(99),
+            "planned_memory_bytes": measurement.planned_memory_bytes,
+            "process_peak_bytes": measurement.process_peak_bytes,
+            "process_delta_bytes": measurement.process_delta_bytes,
+            "trust": measurement.trust,
+            "trust_reason": measurement.trust_reason,
+            "load_ms": measurement.load_ms,
+            "repeats": measurement.repeats,
+            "measured_at": measurement.measured_at,
+            "artifact": measurement.key,
+            "device": measurement.conditions.device,
+            "engine": measurement.conditions.engine,
+            "dtype": measurement.conditions.dtype,
+            "threads": measurement.conditions.threads,
+        }
+        return cls(id=id, val_metric=val_metric, **{**taken, **facts})
+
+
+@dataclass(frozen=True)
+class Front:
+    """What a run found: the dense network and the non-dominated ones beside it, all measured whole on one device.
+
+    Attributes:
+        run_id: the run's name.
+        network: the network, as the config names it.
+        data: the data set, as the config names it.
+        method: the search method.
+        metric: name of the task's metric, ``top1`` for classification.
+        higher_is_better: the metric's direction.
+        objectives: what was minimized, by name.
+        rows: the dense network first, then the points by latency; trust A or B.
+        untrusted: points whose measurement stayed at C, apart from the front.
+        device: facts that the device's agent told.
+        conditions: what the numbers depend on, and the device's state before and after.
+        latency_model: the model's card, with its error on held-out kernels and networks; None where there is none.
+        counts: what the run did, by name with unit (``evaluations``, ``device_measurements``, ``seconds``, ...).
+        groups: names of the pruned channel groups, in the order of the rows' widths.
+    """
+
+    run_id: str
+    network: str
+    data: str
+    method: str
+    metric: str
+    higher_is_better: bool
+    objectives: tuple[str, ...]
+    rows: tuple[FrontRow, ...]
+    untrusted: tuple[FrontRow, ...] = ()
+    device: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    latency_model: dict[str, Any] | None = None
+    counts: dict[str, float] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+
+    @property
+    def dense(self) -> FrontRow | None:
+        """The unpruned network's row; None where its measurement was not trusted."""
+        return next((row for row in self.rows if row.id == "dense"), None)
+
+    @property
+    def points(self) -> tuple[FrontRow, ...]:
+        """The pruned networks."""
+        return tuple(row for row in self.rows if row.id != "dense")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Front:
+        """Inverse of :meth:`as_dict`."""
+        rows = {
+            name: tuple(FrontRow(**{**row, "widths": tuple(row["widths"])}) for row in data[name])
+            for name in ("rows", "untrusted")
+        }
+        texts = {name: tuple(data[name]) for name in ("objectives", "groups")}
+        return cls(**{**data, **rows, **texts})

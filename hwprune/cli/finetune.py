@@ -1,0 +1,23 @@
+"""``hwprune finetune``: train the points of a front on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hwprune.cli.context import Session, as_json_option, run_argument
+from hwprune.cli.report import show_run
+
+
+@click.command()
+@run_argument
+@click.option("--point", "points", metavar="ID", multiple=True, help="Only this point; may be repeated [all].")
+@as_json_option
+@click.pass_obj
+def finetune(session: Session, run_folder: Path, points: tuple[str, ...], as_json: bool) -> None:
+    """Fine-tune the points of a run's front and take their test metric."""
+    from hwprune.experiments.finetune import finetune as run_finetuning
+
+    run_finetuning(run_folder, points, session.console)
+    show_run(session, run_folder, as_json)

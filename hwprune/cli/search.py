@@ -1,0 +1,109 @@
+"""``hwprune search``: find the front of a problem on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from hwprune.cli.context import Session, as_json_option, overrides_option, runs_option
+from hwprune.cli.output import emit_facts, emit_json
+from hwprune.cli.report import show_run
+
+if TYPE_CHECKING:
+    from hwprune.config import Problem
+
+
+@click.command()
+@click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
+@click.option("--device", "device_name", metavar="NAME", default="local", show_default=True, help="Where it shall run.")
+@click.option("--method", default="hamp", show_default=True, help="Search method.")
+@overrides_option
+@click.option("--budget", type=click.IntRange(min=1), help="True evaluations; short for --set budget.evaluations=N.")
+@click.option("--dry-run", is_flag=True, help="Print expected evaluations, device minutes and wall time, and stop.")
+@click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an interrupted run.")
+@click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
+@click.option("--max-age", "max_age_h", type=click.FloatRange(min=0), help="Measure again what is older, in hours.")
+@runs_option
+@as_json_option
+@click.pass_context
+def search(
+    context: click.Context,
+    problem_path: Path | None,
+    device_name: str,
+    method: str,
+    overrides: tuple[str, ...],
+    budget: int | None,
+    dry_run: bool,
+    resume: Path | None,
+    remeasure: bool,
+    max_age_h: float | None,
+    runs_folder: Path,
+    as_json: bool,
+) -> None:
+    """Search the front of pruned networks of PROBLEM.yaml on a device.
+
+    --set KEY=VALUE sets a key of the problem (data.path=...) or a setting of the method (selection=nsga2); the method's
+    settings are read from ../methods/METHOD.yaml beside the problem's folder where that file is.
+    """
+    session: Session = context.obj
+    if resume is not None:
+        _refuse_beside_resume(context)
+        from hwprune.experiments import run
+
+        return show_run(session, run.resume(resume, home=session.home, console=session.console).folder, as_json)
+    if problem_path is None:
+        raise click.UsageError("name a PROBLEM.yaml, or --resume RUN", context)
+    if budget is not None:
+        overrides = (*overrides, f"budget.evaluations={budget}")
+    problem, settings = read_problem(problem_path, overrides, method)
+    from hwprune.experiments import run
+
+    chosen: dict[str, Any] = {
+        "home": session.home,
+        "device_name": device_name,
+        "method": method,
+        "method_settings": settings,
+    }
+    if dry_run:
+        plan = asdict(run.dry_run(problem, **chosen))
+        return emit_json(plan) if as_json else emit_facts(plan)
+    report = run.search(
+        problem,
+        **chosen,
+        runs_folder=runs_folder,
+        max_age_s=0.0 if remeasure else None if max_age_h is None else max_age_h * 3600,
+        console=session.console,
+    )
+    return show_run(session, report.folder, as_json)
+
+
+def read_problem(path: Path, overrides: Sequence[str], method: str) -> tuple[Problem, dict[str, Any]]:
+    """A problem and the method's settings: its defaults, then ``../methods/METHOD.yaml``, then the overrides.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    from hwprune.config import load_method_settings, load_problem
+    from hwprune.search import methods
+
+    settings = methods.defaults(method)
+    file = path.parent.parent / "methods" / f"{method}.yaml"
+    if file.is_file():
+        settings = load_method_settings(file, settings)
+    problem, settings = load_problem(path, overrides, settings)
+    methods.build(method, settings)  # a wrong value is told before anything is loaded
+    return problem, settings
+
+
+def _refuse_beside_resume(context: click.Context) -> None:
+    """A run goes on as it was started: what else is said on the command line would be lost in silence."""
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name not in ("resume", "as_json") and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            said = parameter.opts[0] if isinstance(parameter, click.Option) else "PROBLEM.yaml"
+            raise click.UsageError(f"--resume goes on as the run was started: drop {said}", context)

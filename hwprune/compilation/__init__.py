@@ -1,0 +1,1 @@
+"""Torch module -> fused graph -> kernels -> one plain library; the only importer of TVM."""

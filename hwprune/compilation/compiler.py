@@ -1,0 +1,157 @@
+"""Pruned module -> library in the artifacts folder; kernels are compiled once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from hwprune.compilation import link
+from hwprune.compilation.graph import Graph
+from hwprune.compilation.kernels import SCHEDULE_VERSION, specify
+from hwprune.compilation.kernels.kernel import Kernel, Usage
+from hwprune.compilation.objects import object_files
+from hwprune.compilation.plan import FLOAT_BYTES, Plan
+from hwprune.compilation.targets import CpuTarget
+from hwprune.errors import CompileError
+from hwprune.records import Artifact
+from latency_models.shapes import LayerShape
+
+#: Version of the C functions that a library exports.
+ABI_VERSION = 1
+
+
+@dataclass(frozen=True)
+class KernelPack:
+    """A library of kernels.
+
+    Attributes:
+        artifact: the library.
+        index: layer -> number of its kernel and the integers to call it with.
+    """
+
+    artifact: Artifact
+    index: Mapping[LayerShape, tuple[int, tuple[int, ...]]]
+
+
+class Compiler:
+    """Compiles for one target; ``folder`` holds kernel objects and artifacts, and other processes may share it.
+
+    Attributes:
+        schedule_version: version of the kernels' schedules.
+    """
+
+    schedule_version = SCHEDULE_VERSION
+
+    def __init__(self, target: CpuTarget, folder: Path, workers: int = 1) -> None:
+        self.target = target
+        self.folder = folder
+        self.workers = workers
+
+    def network(self, graph: Graph, module: nn.Module) -> Artifact:
+        """Library of a (pruned) module: ``network_run(input, output)``.
+
+        Raises:
+            CompileError: its widths do not fit together, or TVM or the C compiler refuses.
+        """
+        plan = graph.for_target(self.target).plan(module)
+        description = self._network_description(plan)
+        usages = [call.usage for call in plan.calls]
+        kernels = link.unique_kernels([link.reference_usage(self.target), *usages])
+        objects = object_files(kernels, self.target, self.folder, self.workers)
+        with tempfile.TemporaryDirectory(dir=self._artifacts()) as name:
+            blob = Path(name, "weights.bin")
+            blob.write_bytes(link.weights_blob(plan))
+            text = link.network_source(plan, json.dumps(description), blob, self.target)
+            return self._store(text, objects, Path(name), "network", description)
+
+    def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
+        """One library with all kernels of these layers: ``kernel_run(index, numbers)``.
+
+        Raises:
+            CompileError: there is no kernel for a layer (fallbacks have none), or TVM or the C compiler refuses.
+        """
+        usages = {shape: specify(shape, self.target) for shape in shapes}
+        if not usages:
+            raise CompileError("a pack of no kernels: give at least one layer shape")
+        members: dict[tuple[Kernel, int], list[Usage]] = {}
+        for shape, usage in usages.items():
+            members.setdefault((usage.kernel, shape.batch), []).append(usage)
+        order = {member: index for index, member in enumerate(members)}
+        entries = [link.PackEntry(tuple(uses), batch) for (_, batch), uses in members.items()]
+        kernels = [
+            {"index": index, "symbol": kernel.symbol, "numbers": len(members[kernel, batch][0].numbers)}
+            for (kernel, batch), index in order.items()
+        ]
+        description = {**self._description("kernels"), "calls": len(entries), "kernels": kernels}
+        all_kernels = link.unique_kernels([link.reference_usage(self.target), *usages.values()])
+        objects = object_files(all_kernels, self.target, self.folder, self.workers)
+        with tempfile.TemporaryDirectory(dir=self._artifacts()) as name:
+            text, description["arena_bytes"] = link.pack_source(entries, description, self.target)
+            artifact = self._store(text, objects, Path(name), "kernels", description)
+        index = {shape: (order[usage.kernel, shape.batch], usage.numbers) for shape, usage in usages.items()}
+        return KernelPack(artifact, index)
+
+    def _description(self, kind: str) -> dict[str, Any]:
+        """What every library says of itself."""
+        return {
+            "abi": ABI_VERSION,
+            "kind": kind,
+            "target": self.target.name,
+            "schedule_version": SCHEDULE_VERSION,
+            "inputs": [],
+            "outputs": [],
+            "input_bytes": 0,
+            "output_bytes": 0,
+            "arena_bytes": 0,
+            "weights_bytes": 0,
+            "calls": 0,
+            "fallback_calls": 0,
+            "fallback_ops": [],
+        }
+
+    def _network_description(self, plan: Plan) -> dict[str, Any]:
+        """What a network's library says of itself."""
+        inputs, outputs = ([list(value.shape) for value in values] for values in (plan.inputs, plan.outputs))
+        fallbacks = [call.shape.op.removeprefix("fallback:") for call in plan.calls if call.shape.op.startswith("fallback:")]
+        return {
+            **self._description("network"),
+            "inputs": inputs,
+            "outputs": outputs,
+            "input_bytes": FLOAT_BYTES * sum(map(math.prod, inputs)),
+            "output_bytes": FLOAT_BYTES * sum(map(math.prod, outputs)),
+            "arena_bytes": plan.arena.size_bytes,
+            "weights_bytes": plan.weights_bytes,
+            "calls": len(plan.calls),
+            "fallback_calls": len(fallbacks),
+            "fallback_ops": sorted({op for names in fallbacks for op in names.split("+")}),
+        }
+
+    def _artifacts(self) -> Path:
+        """Folder of the libraries."""
+        folder = self.folder / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _store(
+        self,
+        text: str,
+        objects: Sequence[Path],
+        draft: Path,
+        kind: Literal["network", "kernels"],
+        description: dict[str, Any],
+    ) -> Artifact:
+        """Link into ``draft``, then move under the digest: the folder never holds half a library."""
+        library = draft / "library.so"
+        link.link(text, objects, library, self.target)
+        sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
+        path = self._artifacts() / f"{sha256}.so"
+        library.replace(path)
+        return Artifact(path, sha256, kind, self.target.name, SCHEDULE_VERSION, description)

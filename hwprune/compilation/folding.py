@@ -1,0 +1,36 @@
+"""Weights of a layer with its BatchNorm folded in, in float64 until the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from hwprune.compilation.layers import Layer
+
+
+def affine(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and offset of every channel that the layer's BatchNorm amounts to, float64."""
+    found = {role: _array(tensors[name]) for role, name in layer.parameters.items() if role.startswith("bn_")}
+    scale = 1.0 / np.sqrt(found["bn_var"] + layer.settings["epsilon"])
+    if "bn_weight" in found:
+        scale = scale * found["bn_weight"]
+    shift = -found["bn_mean"] * scale
+    return scale, shift + found["bn_bias"] if "bn_bias" in found else shift
+
+
+def weight_and_bias(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of a convolution or fully connected layer, float32; the bias is zeros where it has none."""
+    weight = _array(tensors[layer.parameters["weight"]])
+    bias = _array(tensors[layer.parameters["bias"]]) if "bias" in layer.parameters else np.zeros(len(weight))
+    if "bn_var" in layer.parameters:
+        scale, shift = affine(layer, tensors)
+        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        bias = bias * scale + shift
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().double().numpy()
+    return array

@@ -1,0 +1,41 @@
+"""Which file holds the kernels of which operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hwprune.compilation.kernels import conv, dense, depthwise, elementwise, layout, pool
+from hwprune.compilation.kernels.kernel import Usage
+from hwprune.compilation.targets import CpuTarget
+from hwprune.errors import CompileError
+from latency_models.shapes import LayerShape
+
+#: Part of every kernel's cache key and of what a measurement depends on: raise it when a kernel or its schedule changes.
+SCHEDULE_VERSION = "1"
+
+FAMILIES: dict[str, Callable[[LayerShape, CpuTarget], Usage]] = {
+    "conv2d": conv.specify,
+    "depthwise": depthwise.specify,
+    "dense": dense.specify,
+    "global_pool": pool.specify,
+    "max_pool": pool.specify,
+    "avg_pool": pool.specify,
+    "pack": layout.specify,
+    "unpack": layout.specify,
+    "pad_shortcut": layout.specify,
+    "concat": layout.specify,
+    **{op: elementwise.specify for op in ("activation", "add", "mul", "scale", "affine")},
+}
+
+
+def specify(shape: LayerShape, target: CpuTarget) -> Usage:
+    """Kernel, arguments and buffers of a layer.
+
+    Raises:
+        CompileError: there is no kernel for this operator, or the layer's blocks are not the target's.
+    """
+    if shape.op not in FAMILIES:
+        raise CompileError(f"no kernel for {shape.op!r}: known are {', '.join(sorted(FAMILIES))}")
+    if shape.layout.rsplit("-", 1)[-1] not in (target.layout, "nchw"):
+        raise CompileError(f"layer in layout {shape.layout} for {target.name}: trace it for this target")
+    return FAMILIES[shape.op](shape, target)

@@ -1,0 +1,104 @@
+"""Kernel -> object file with plain C functions, in a cache that processes may share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.tirx.buffer import is_buffer_var
+
+from hwprune.compilation.kernels import SCHEDULE_VERSION
+from hwprune.compilation.kernels.kernel import Kernel
+from hwprune.compilation.targets import CpuTarget
+from hwprune.errors import CompileError
+
+
+def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, workers: int = 1) -> list[Path]:
+    """Object files of the kernels, in their order; missing ones are compiled.
+
+    Raises:
+        CompileError: TVM refuses a kernel, or the folder cannot be written.
+    """
+    kernels = list(kernels)
+    paths = [object_path(kernel, target, folder) for kernel in kernels]
+    missing = [(kernel, path) for kernel, path in zip(kernels, paths, strict=True) if not path.exists()]
+    if workers > 1 and len(missing) > 1:
+        # Forked, because a spawned process would import TVM again, which takes longer than all the kernels.
+        with ProcessPoolExecutor(min(workers, len(missing)), get_context("fork")) as pool:
+            list(pool.map(_compile, *zip(*((kernel, target, path) for kernel, path in missing), strict=True)))
+    else:
+        for kernel, path in missing:
+            _compile(kernel, target, path)
+    return paths
+
+
+def object_path(kernel: Kernel, target: CpuTarget, folder: Path) -> Path:
+    """Where the object file of a kernel lies: its name holds all that its content depends on."""
+    state = repr((SCHEDULE_VERSION, tvm.__version__, kernel.symbol, target.name))
+    return folder / "kernels" / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.o"
+
+
+def _compile(kernel: Kernel, target: CpuTarget, path: Path) -> None:
+    """Write the object file of one kernel, atomically."""
+    tvm_target = target.as_tvm()
+    draft = path.with_name(f"{path.stem}.{os.getpid()}.o")
+    try:
+        functions = {symbol: lower(function, symbol, tvm_target) for symbol, function in kernel.build().items()}
+        module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        module.write_to_file(str(draft))
+        draft.replace(path)
+    except OSError as error:
+        raise CompileError(f"cannot write {path} ({error}): free space or choose another HWPRUNE_HOME") from error
+    except Exception as error:  # TVM raises whatever its C++ threw, under many types
+        line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise CompileError(f"TVM cannot compile {kernel.symbol} ({line}): report this layer") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def lower(function: Any, symbol: str, target: Any) -> Any:
+    """TIR function -> one that takes raw pointers: neither packed calling convention nor TVM runtime.
+
+    MakePackedAPI is switched off and its part done here: buffers declared from pointers, device attributes set.
+    Accumulators stay on the stack (``disable_lower_builtin``); otherwise they would become workspace calls.
+    """
+    attributes = {"global_symbol": symbol, "calling_conv": 1, "tirx.noalias": True, "tirx.is_scheduled": True}
+    module = tvm.IRModule({symbol: function.with_attrs(attributes)})
+    module = tirx.transform.BindTarget(target)(module)
+    pipeline, finalize, _ = tirx.get_tir_pipeline("s_tir")
+    skipped = ["MakePackedAPI", "FP8StorageLegalize", "BF16StorageLegalize", "AnnotateEntryFunc"]
+    with tvm.transform.PassContext(opt_level=2, disabled_pass=["tirx." + name for name in skipped]):
+        function = pipeline(module)[symbol]
+    pointer = tvm.ir.PointerType(tvm.ir.PrimType("float32"))
+    parameters: list[Any] = []
+    body: list[Any] = []
+    for parameter in function.params:
+        if is_buffer_var(parameter):
+            parameters.append(tirx.Var(parameter.name, pointer))
+            body.append(tirx.DeclBuffer(parameter, data=parameters[-1]))
+        else:
+            parameters.append(parameter)
+    body += [_on_stack(statement) for statement in _statements(function.body)]
+    zero, cpu = tirx.const(0, "int32"), tirx.const(1, "int32")
+    wrapped = tirx.AttrStmt(zero, "device_id", zero, tirx.SeqStmt(body))
+    wrapped = tirx.AttrStmt(zero, "device_type", cpu, wrapped)
+    lowered = tirx.PrimFunc(parameters, wrapped, function.ret_type, function.attrs)
+    return finalize()(tvm.IRModule({symbol: lowered}))[symbol]
+
+
+def _statements(body: Any) -> Sequence[Any]:
+    return list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+
+
+def _on_stack(statement: Any) -> Any:
+    if isinstance(statement, tirx.AllocBuffer):
+        return tirx.AllocBuffer(statement.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
+    return statement

@@ -1,0 +1,169 @@
+"""What kernels are compiled for: vector width, register tile, caches and C compiler of a CPU."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwprune.errors import CompileError
+
+os.environ.setdefault("TVM_NUM_THREADS", "1")  # read when TVM is imported; kernels here never need its pool
+
+
+@dataclass(frozen=True)
+class VectorUnit:
+    """Vector registers of an instruction set.
+
+    Attributes:
+        feature: LLVM's name of the feature that brings it.
+        lanes: float32 values a register.
+        accumulators: registers a tile may keep; the others hold weights and the broadcast input.
+        l1_bytes: first-level data cache that can be counted on.
+        l2_bytes: second-level cache of one core that can be counted on.
+    """
+
+    feature: str
+    lanes: int
+    accumulators: int
+    l1_bytes: int
+    l2_bytes: int
+
+
+#: Best first. AVX-512 and NEON have 32 registers, AVX2 and SSE 16; four are left for weights and inputs.
+VECTOR_UNITS = (
+    VectorUnit("avx512f", 16, 28, 32 << 10, 1 << 20),
+    VectorUnit("avx2", 8, 12, 32 << 10, 256 << 10),
+    VectorUnit("sse4.2", 4, 12, 32 << 10, 256 << 10),
+    VectorUnit("neon", 4, 24, 32 << 10, 512 << 10),
+)
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """A CPU that kernels are compiled for.
+
+    Attributes:
+        mcpu: LLVM's CPU name.
+        unit: the vector registers to use.
+        mtriple: LLVM's triple; "" for this computer's.
+        mattr: further LLVM features, ``+`` or ``-`` in front.
+        threads: threads of one inference.
+        cc: command of the C compiler; "" to look for one.
+    """
+
+    mcpu: str
+    unit: VectorUnit
+    mtriple: str = ""
+    mattr: tuple[str, ...] = ()
+    threads: int = 1
+    cc: str = ""
+
+    @classmethod
+    def from_dict(cls, target: Mapping[str, Any], threads: int = 1) -> CpuTarget:
+        """Target of a device's entry, ``{"kind": "llvm", "mcpu": ..., "mtriple": ..., "mattr": [...]}``.
+
+        A missing ``mcpu`` (or ``native``) means this computer's.
+
+        Raises:
+            CompileError: a kind other than ``llvm``, more than one thread, or a CPU that LLVM does not know.
+        """
+        if target.get("kind", "llvm") != "llvm":
+            raise CompileError(f"target kind {target['kind']!r} cannot be compiled for: use kind 'llvm'")
+        if threads != 1:
+            raise CompileError(f"kernels run on 1 thread, not {threads}: set threads to 1")
+        mcpu = str(target.get("mcpu") or "native")
+        mcpu = _llvm("target.llvm_get_system_cpu") if mcpu in ("native", "host") else mcpu
+        mtriple = str(target.get("mtriple") or "")
+        mattr = tuple(str(feature) for feature in target.get("mattr") or ())
+        return cls(mcpu, _vector_unit(mcpu, mtriple, mattr), mtriple, mattr, threads, str(target.get("cc") or ""))
+
+    @property
+    def lanes(self) -> int:
+        """Float32 values of one vector register, and channels of one block."""
+        return self.unit.lanes
+
+    @property
+    def accumulators(self) -> int:
+        """Registers that a tile of outputs may keep."""
+        return self.unit.accumulators
+
+    @property
+    def layout(self) -> str:
+        """Name of the blocked layout: ``nchw16c``, ``nchw8c`` or ``nchw4c``."""
+        return f"nchw{self.lanes}c"
+
+    @property
+    def name(self) -> str:
+        """The target as text; equal texts mean interchangeable libraries."""
+        parts = [self.mcpu, *([self.mtriple] if self.mtriple else []), *self.mattr]
+        return f"{' '.join(parts)} ({self.lanes} lanes, {self.threads} thread{'s' * (self.threads > 1)})"
+
+    @property
+    def is_host(self) -> bool:
+        """Whether its libraries run on this computer's architecture."""
+        return not self.mtriple or self.mtriple.split("-")[0] == platform.machine()
+
+    def as_tvm(self) -> Any:
+        """The target as TVM's ``Target``."""
+        import tvm
+
+        fields: dict[str, Any] = {"kind": "llvm", "mcpu": self.mcpu, "num-cores": 1}
+        if self.mtriple:
+            fields["mtriple"] = self.mtriple
+        if self.mattr:
+            fields["mattr"] = list(self.mattr)
+        target = tvm.target.Target(fields)
+        return target.with_host(target)
+
+    def compiler_command(self) -> list[str]:
+        """C compiler and its first arguments: ``cc`` of the target, ``CC``, or the first that is installed.
+
+        Raises:
+            CompileError: there is none for this architecture.
+        """
+        if self.is_host:
+            candidates = [self.cc, os.environ.get("CC", ""), "cc", "gcc", "clang"]
+            package = "gcc"
+        else:
+            candidates = [self.cc, f"{self.mtriple}-gcc"]
+            package = f"gcc-{self.mtriple}"
+        for candidate in candidates:
+            words = shlex.split(candidate)
+            if words and shutil.which(words[0]):
+                return words
+        raise CompileError(f"no C compiler found: install one (`apt install {package}`) or name it in CC")
+
+
+@functools.cache
+def host_target(threads: int = 1) -> CpuTarget:
+    """This computer's CPU, as LLVM names it."""
+    return CpuTarget.from_dict({"kind": "llvm"}, threads)
+
+
+def _llvm(function: str, *arguments: Any) -> Any:
+    """Ask the LLVM inside TVM."""
+    import tvm
+
+    return tvm.get_global_func(function)(*arguments)
+
+
+@functools.cache
+def _vector_unit(mcpu: str, mtriple: str, mattr: tuple[str, ...]) -> VectorUnit:
+    """The best vector unit that this CPU has.
+
+    Raises:
+        CompileError: LLVM does not know the CPU, or it has no vector unit of the table.
+    """
+    if not _llvm("target.llvm_is_valid_cpu", mcpu, mtriple or _llvm("target.llvm_get_system_triple")):
+        raise CompileError(f"LLVM does not know the CPU {mcpu!r}: correct mcpu in the device's entry")
+    target = CpuTarget(mcpu, VECTOR_UNITS[-1], mtriple, mattr).as_tvm()
+    for unit in VECTOR_UNITS:
+        if f"-{unit.feature}" not in mattr and _llvm("target.llvm_cpu_has_feature", unit.feature, target):
+            return unit
+    raise CompileError(f"{mcpu!r} has none of {', '.join(unit.feature for unit in VECTOR_UNITS)}: no kernels for it")

@@ -1,0 +1,1 @@
+"""One config, one reproducible run: what the commands do, without the terminal."""

@@ -1,0 +1,133 @@
+"""A device at work: its lease, its agent, the compiler for it, the store and the measurer, opened and closed together."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from device_agents.client import AgentClient, SelfTest
+from device_agents.registry import Device
+from device_agents.transport import LoopbackTransport
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.targets import CpuTarget
+from hwprune.experiments.home import Home
+from hwprune.experiments.progress import Console
+from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.lease import lease
+from hwprune.measurement.measure import Measurer, NetworkJob
+from hwprune.pruning.plan import PruningPlan
+from hwprune.records import Measurement
+from latency_models.shapes import LayerShape
+
+#: How long a command waits for another one that measures on the same device.
+LEASE_WAIT_S = 600.0
+#: Kernels a pack: one library, one upload, and not too long until the next sign of progress.
+KERNELS_A_PACK = 128
+
+
+@dataclass
+class DeviceSession:
+    """A device that is ours alone while the session lasts.
+
+    Attributes:
+        home: where its entry is.
+        device: the entry.
+        compiler: compiles for it.
+        measurer: measures on it.
+        max_age_s: measurements of the store that are older are made again; 0 for all, None for none.
+        measured_networks: candidates that were measured whole or found in the store.
+    """
+
+    home: Home
+    device: Device
+    compiler: Compiler
+    measurer: Measurer
+    max_age_s: float | None = None
+    measured_networks: int = 0
+
+    def measure_candidate(self, bench: Workbench, plan: PruningPlan) -> Measurement:
+        """Compile a candidate and measure it whole, in one process.
+
+        Raises:
+            CompileError: it cannot be compiled.
+            DeviceError: the device is lost.
+        """
+        self.measured_networks += 1
+        job = self._job(bench, bench.slicer.cut(plan))
+        return self.measurer.network(job, max_age_s=self.max_age_s)
+
+    def measure_final(self, bench: Workbench, modules: Sequence[nn.Module], console: Console) -> list[Measurement]:
+        """Measure networks for the user: afresh, in turns, in several processes each."""
+        with console.progress(len(modules), "measuring the front") as steps:
+            jobs = [self._job(bench, module) for module in modules]
+            return self.measurer.networks(jobs, final=True, progress=_advancing(steps.advance))
+
+    def measure_kernels(
+        self, shapes: Sequence[LayerShape], console: Console, deadline: float | None = None
+    ) -> dict[LayerShape, Measurement]:
+        """Measure kernels pack by pack.
+
+        Args:
+            shapes: what to measure, the most telling first.
+            console: who is told how it goes.
+            deadline: no pack is begun later, by ``time.perf_counter``.
+        """
+        found: dict[LayerShape, Measurement] = {}
+        with console.progress(len(shapes), "measuring kernels") as steps:
+            for start in range(0, len(shapes), KERNELS_A_PACK):
+                if found and deadline is not None and time.perf_counter() > deadline:
+                    console.info(f"the time is over after {len(found)} of {len(shapes)} kernels")
+                    break
+                pack = shapes[start : start + KERNELS_A_PACK]
+                found |= self.measurer.kernels(pack, max_age_s=self.max_age_s, progress=_advancing(steps.advance))
+        return found
+
+    def _job(self, bench: Workbench, module: nn.Module) -> NetworkJob:
+        return NetworkJob(self.compiler.network(bench.graph, module), self_test(module, bench.example_input))
+
+
+def self_test(module: nn.Module, example_input: torch.Tensor) -> SelfTest:
+    """What a network's library must compute: torch's own output for a random input of the example's shape."""
+    x = torch.randn(example_input.shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        outputs = module(x)
+    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    return SelfTest(x.numpy().tobytes(), b"".join(part.contiguous().numpy().tobytes() for part in parts))
+
+
+@contextlib.contextmanager
+def open_session(
+    home: Home, device: Device, console: Console, *, max_age_s: float | None = None
+) -> Iterator[DeviceSession]:
+    """Take the device, start its agent and open the store, for as long as the context lasts.
+
+    Raises:
+        DeviceError: another job holds the device all the time, or its agent cannot be started.
+        StoreError: the store cannot be opened.
+    """
+    target = CpuTarget.from_dict(device.target, device.threads)
+    target.compiler_command()  # a missing C compiler is said before anything is waited for
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lease(home.leases, device.name, wait_s=LEASE_WAIT_S, say=console.warn))
+        store = stack.enter_context(home.open_store())
+        client = stack.enter_context(AgentClient(LoopbackTransport(home.folder("agents") / device.name)))
+        compiler = Compiler(target, home.path, workers=2)
+        measurer = Measurer(client, compiler, store, device, say=console.warn)
+        yield DeviceSession(home, device, compiler, measurer, max_age_s)
+
+
+def _advancing(advance: Callable[[float], None]) -> Callable[[int, int], None]:
+    """Progress that is told as a count, passed on as steps."""
+    told = 0
+
+    def progress(done: int, _total: int) -> None:
+        nonlocal told
+        advance(done - told)
+        told = done
+
+    return progress

@@ -1,0 +1,179 @@
+"""Everything one problem needs, built once: data, dense network, channel groups, fused graph, arithmetic of shapes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from hwprune import datasets, networks, tasks, training
+from hwprune.compilation.graph import Graph, trace
+from hwprune.compilation.targets import CpuTarget
+from hwprune.config import Problem
+from hwprune.datasets.data import Data
+from hwprune.errors import WeightsError
+from hwprune.measurement.memory import MemoryArithmetic
+from hwprune.measurement.shapes import ShapeArithmetic
+from hwprune.objectives.macs import layer_macs
+from hwprune.pruning import importance
+from hwprune.pruning.groups import build_groups
+from hwprune.pruning.plan import Groups, PruningPlan
+from hwprune.pruning.structured import Slicer
+from hwprune.records import FrontRow, Measurement
+from hwprune.tasks.base import Task
+from hwprune.tasks.precision import fast_dtype
+
+IntArray = npt.NDArray[np.int64]
+Widths = Sequence[int] | IntArray
+
+#: Training images that importance criteria with gradients look at.
+_CRITERION_IMAGES = 512
+
+
+@dataclass
+class Workbench:
+    """A problem brought to life; what is costly to build is built when it is first needed.
+
+    Attributes:
+        problem: the resolved config.
+        data: the data set.
+        task: the task over it.
+        dense: the unpruned network, in evaluation mode.
+        target: CPU that networks are planned for; this computer's where None.
+    """
+
+    problem: Problem
+    data: Data
+    task: Task
+    dense: nn.Module
+    target: CpuTarget | None = None
+
+    @classmethod
+    def open(cls, problem: Problem, target: CpuTarget | None = None, *, with_weights: bool = True) -> Workbench:
+        """Load data and network.
+
+        Args:
+            problem: what to load.
+            target: CPU that networks are planned for.
+            with_weights: load the trained weights; without, the network keeps its random ones.
+
+        Raises:
+            ConfigError: a name, an option or a path of the problem is wrong.
+            WeightsError: trained weights are needed and the problem names none, or they do not fit.
+        """
+        torch.set_num_threads(problem.evaluation.threads)
+        if with_weights and problem.weights is None:
+            raise WeightsError(
+                "the problem names no weights: run 'hwprune train PROBLEM.yaml --out FILE.safetensors', "
+                "then add --set weights=FILE.safetensors"
+            )
+        data = datasets.load(problem.data, seed=problem.seed)
+        task = tasks.build(problem.task, data)
+        torch.manual_seed(problem.seed)
+        dense = networks.build(problem.network, data.num_classes, data.input_shape[0])
+        if with_weights and problem.weights is not None:
+            training.load_weights(dense, problem.weights)
+        return cls(problem, data, task, dense.eval(), target)
+
+    @functools.cached_property
+    def example_input(self) -> torch.Tensor:
+        """One batch of inputs at the measured batch size."""
+        return self.task.example_input(self.problem.batch_size)
+
+    @functools.cached_property
+    def groups(self) -> Groups:
+        """Coupled channels that may be pruned."""
+        pruning = self.problem.pruning
+        return build_groups(
+            self.dense, self.example_input, prune_residual=pruning.prune_residual, protect=pruning.protect
+        )
+
+    @functools.cached_property
+    def slicer(self) -> Slicer:
+        """Cuts candidates out of the dense network."""
+        return Slicer(self.dense, self.groups)
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """The dense network's fused graph."""
+        return trace(self.dense, self.example_input, self.target)
+
+    @functools.cached_property
+    def arithmetic(self) -> ShapeArithmetic:
+        """Layer shapes of many candidates at once."""
+        return ShapeArithmetic.learn(lambda widths: self.graph.shapes(self.candidate(widths)), self.groups.sizes)
+
+    @functools.cached_property
+    def memory(self) -> MemoryArithmetic:
+        """Planned memory of many candidates at once."""
+        return MemoryArithmetic.learn(
+            lambda widths: self.graph.plan(self.candidate(widths)), self.arithmetic, self.graph.target.lanes
+        )
+
+    @functools.cached_property
+    def scores(self) -> list[npt.NDArray[np.float64]]:
+        """Importance of every group's units, by the problem's criterion; higher for those to keep."""
+        problem = self.problem
+        batches = self.task.batches("train", 64, shuffle_seed=problem.seed, limit=_CRITERION_IMAGES)
+        return importance.scores(
+            problem.pruning.criterion, self.dense, self.groups, batches, loss=self._loss, seed=problem.seed
+        )
+
+    @functools.cached_property
+    def ranking(self) -> importance.Ranking:
+        """Units of every group by falling importance."""
+        return importance.Ranking(self.scores)
+
+    def _loss(self, module: nn.Module, batch: Any) -> torch.Tensor:
+        return self.task.loss(self.task.forward(module, batch), batch)
+
+    def plan(self, widths: Widths) -> PruningPlan:
+        """The plan that keeps the most important ``widths[g]`` units of every group."""
+        return self.ranking.plan(widths)
+
+    def candidate(self, widths: Widths) -> nn.Module:
+        """The pruned network of these widths, with inherited weights."""
+        return self.slicer.cut(self.plan(widths))
+
+    @functools.cached_property
+    def dtype(self) -> torch.dtype | None:
+        """Number format in which candidates are scored; None for float32."""
+        settings = {"auto": fast_dtype(), "float32": None, "bfloat16": torch.bfloat16}
+        return settings[self.problem.evaluation.dtype]
+
+    @functools.cached_property
+    def batchnorm(self) -> training.BatchNormEstimator | None:
+        """Re-estimates the BatchNorm statistics of candidates; None where the problem wants none."""
+        images = self.problem.evaluation.bn_images
+        return training.BatchNormEstimator(self.task, images=images, seed=self.problem.seed) if images else None
+
+    def inherit(self, plan: PruningPlan) -> nn.Module:
+        """The pruned network with inherited weights and BatchNorm statistics of its own."""
+        module = self.slicer.cut(plan)
+        if self.batchnorm is not None and plan.widths != tuple(self.groups.sizes):
+            self.batchnorm(module, self.dtype)
+        return module
+
+    def accuracy(self, plan: PruningPlan) -> float:
+        """The task's metric on the validation split: the expensive part of one true evaluation."""
+        settings = self.problem.evaluation
+        return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
+
+    def row(self, id: str, plan: PruningPlan, measurement: Measurement, **facts: Any) -> FrontRow:
+        """Row of a measured candidate."""
+        widths = np.array([plan.widths])
+        return FrontRow.of(
+            id,
+            measurement,
+            macs=int(layer_macs(self.arithmetic(widths)).sum()),
+            params=int(self.slicer.parameter_counts(widths)[0]),
+            widths=plan.widths,
+            plan_key=plan.key,
+            **facts,
+        )

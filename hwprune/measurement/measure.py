@@ -1,0 +1,402 @@
+"""Asks for the latency and memory of networks and kernels: the store first, then the device."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from device_agents.client import AgentClient, Loaded, SelfTest, TimingRequest
+from device_agents.errors import LoadFailed
+from device_agents.registry import Device
+from hwprune.errors import ConfigError
+from hwprune.measurement import session
+from hwprune.measurement.readiness import Readiness
+from hwprune.measurement.session import Progress, Settings, Subject
+from hwprune.measurement.trust import Fallback, Grade, capped
+from hwprune.records import Artifact, Conditions, Measurement
+from hwprune.store import Store, shape_key
+from latency_models.shapes import LayerShape
+
+_log = logging.getLogger(__name__)
+
+#: Processes of a network whose number is shown to the user, and of one that a search looks at in passing.
+FINAL_PROCESSES = 3
+SEARCH_PROCESSES = 1
+
+#: Networks and kernels that are timed in turns; more would keep the user without a sign of progress for too long.
+NETWORKS_A_SITTING = 8
+KERNELS_A_SITTING = 32
+
+NETWORK_SETTINGS = Settings()
+
+#: Kernels run for microseconds, so shorter blocks hold calls enough.
+KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
+
+#: The device is this much faster than its own reference level: that was taken under load, and is taken anew.
+_FASTER_RATIO = 0.8
+
+#: Stored numbers whose clock differs by more are of such a superseded level.
+_SAME_LEVEL = 0.05
+
+
+class KernelPack(Protocol):
+    """One library of many kernels."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """The library."""
+        ...
+
+    @property
+    def index(self) -> Mapping[LayerShape, tuple[int, tuple[int, ...]]]:
+        """Layer -> number of its kernel and the integers to call it with."""
+        ...
+
+
+class KernelCompiler(Protocol):
+    """What :class:`Measurer` needs of ``compilation.compiler.Compiler``."""
+
+    schedule_version: str
+
+    def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
+        """One library with the kernels of these layers."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkJob:
+    """A compiled network to measure.
+
+    Attributes:
+        artifact: its library.
+        self_test: what the library must compute before any number of it is believed.
+        own_kernels_ms: what its kernels with a schedule of ours take together, as far as that is known; the rest of its
+            latency is then the share of the others. Needed only where it makes calls to others.
+    """
+
+    artifact: Artifact
+    self_test: SelfTest | None = None
+    own_kernels_ms: float | None = None
+
+
+@dataclass
+class Measurer:
+    """Measures on one device, and keeps what it measured.
+
+    Attributes:
+        client: the conversation with the device's agent.
+        compiler: makes packs of kernels; None where only networks are measured.
+        store: keeps every measurement.
+        device: the device's entry in the inventory.
+        settings: how networks are timed.
+        kernel_settings: how kernels are timed.
+        wait_s: how long to wait at a time until the device is cool and idle.
+        say: told what is waited for.
+        recalibrate: take the device's reference level anew instead of from the store.
+    """
+
+    client: AgentClient
+    compiler: KernelCompiler | None
+    store: Store
+    device: Device
+    settings: Settings = NETWORK_SETTINGS
+    kernel_settings: Settings = KERNEL_SETTINGS
+    wait_s: float = 60.0
+    say: Callable[[str], None] = _log.warning
+    recalibrate: bool = False
+    _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
+    _readiness: Readiness = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._readiness = Readiness(self.client, self.say)
+
+    def network(self, job: NetworkJob, **options: Any) -> Measurement:
+        """One network; the options are those of :meth:`networks`."""
+        return self.networks([job], **options)[0]
+
+    def networks(
+        self,
+        jobs: Sequence[NetworkJob],
+        *,
+        final: bool = False,
+        processes: int | None = None,
+        remeasure: bool = False,
+        max_age_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Measurement]:
+        """Measurements of networks, in the order of the jobs; timed in turns where they are not in the store.
+
+        Args:
+            jobs: what to measure.
+            final: the numbers are for the user: always made afresh, in three processes or more.
+            processes: processes of each network.
+            remeasure: make them afresh, too.
+            max_age_s: older ones are made afresh.
+            progress: told the networks that are done and their total.
+
+        Raises:
+            AgentError: the device does not answer; what was measured before is in the store.
+            StoreError: the store cannot be read or written.
+        """
+        count = max(processes or 0, FINAL_PROCESSES) if final else processes or SEARCH_PROCESSES
+        found: dict[str, Measurement] = {}
+        if not (final or remeasure):
+            for job in jobs:
+                stored = self._stored(job.artifact, max_age_s)
+                if stored is not None:
+                    found[job.artifact.sha256] = stored
+        missing = list({job.artifact.sha256: job for job in jobs if job.artifact.sha256 not in found}.values())
+        for start in range(0, len(missing), NETWORKS_A_SITTING):
+            sitting = missing[start : start + NETWORKS_A_SITTING]
+            report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
+            for measurement in self._measure_networks(sitting, count, report):
+                self.store.add_measurement(measurement)
+                found[measurement.key] = measurement
+        return [found[job.artifact.sha256] for job in jobs]
+
+    def kernels(
+        self,
+        shapes: Sequence[LayerShape],
+        *,
+        remeasure: bool = False,
+        max_age_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> dict[LayerShape, Measurement]:
+        """Measurements of kernels, timed in turns where they are not in the store; one library, one upload.
+
+        Args:
+            shapes: the kernels' layers.
+            remeasure: make them afresh although they are in the store.
+            max_age_s: older ones are made afresh.
+            progress: told the kernels that are done and their total.
+
+        Raises:
+            ConfigError: the measurer was made without a compiler.
+            CompileError: a kernel cannot be compiled.
+            AgentError: the device does not answer; what was measured before is in the store.
+            StoreError: the store cannot be read or written.
+        """
+        if self.compiler is None:
+            raise ConfigError("kernels are measured by a Measurer with a compiler: give it one")
+        wanted = set(shapes)
+        version = self.compiler.schedule_version
+        stored = (
+            []
+            if remeasure
+            else self.store.kernel_measurements(
+                self.device.fingerprint, version, threads=self.device.threads, max_age_s=max_age_s
+            )
+        )
+        found = {shape: row for shape, row in stored if shape in wanted and self._is_current(row, version)}
+        missing = [shape for shape in dict.fromkeys(shapes) if shape not in found]
+        if missing:
+            pack = self.compiler.kernels(missing)
+            for start in range(0, len(missing), KERNELS_A_SITTING):
+                sitting = missing[start : start + KERNELS_A_SITTING]
+                report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
+                measured = self._measure_kernels(pack, sitting, report)
+                self.store.add_kernel_measurements(measured.items())
+                found |= measured
+        return {shape: found[shape] for shape in dict.fromkeys(shapes)}
+
+    def _measure_networks(
+        self, jobs: Sequence[NetworkJob], processes: int, progress: Progress | None
+    ) -> list[Measurement]:
+        self._readiness.wait(self.wait_s)
+        before = self.client.state()
+        with contextlib.ExitStack() as stack:
+            loads = [self._load(job.artifact, job.self_test, processes, stack) for job in jobs]
+            subjects = [
+                Subject([TimingRequest(process.handle) for process in load.processes], error=load.error)
+                for load in loads
+            ]
+            self._sit(subjects, self.settings, jobs[0].artifact.schedule_version, progress)
+        after = self.client.state()
+        return [
+            _with_fallback(
+                replace(
+                    self._measurement(job.artifact.sha256, self._conditions(job.artifact), subject, before, after),
+                    planned_memory_bytes=job.artifact.planned_memory_bytes,
+                    **load.facts,
+                ),
+                job,
+            )
+            for job, load, subject in zip(jobs, loads, subjects, strict=True)
+        ]
+
+    def _measure_kernels(
+        self, pack: KernelPack, shapes: Sequence[LayerShape], progress: Progress | None
+    ) -> dict[LayerShape, Measurement]:
+        self._readiness.wait(self.wait_s)
+        before = self.client.state()
+        with contextlib.ExitStack() as stack:
+            load = self._load(pack.artifact, None, 1, stack)
+            subjects = [
+                Subject(
+                    [TimingRequest(process.handle, *pack.index[shape]) for process in load.processes],
+                    without_call=True,
+                    error=load.error,
+                )
+                for shape in shapes
+            ]
+            self._sit(subjects, self.kernel_settings, pack.artifact.schedule_version, progress)
+        after = self.client.state()
+        conditions = self._conditions(pack.artifact)
+        return {
+            shape: self._measurement(
+                shape_key(shape), replace(conditions, input_shape=_input_of(shape)), subject, before, after
+            )
+            for shape, subject in zip(shapes, subjects, strict=True)
+        }
+
+    def _sit(
+        self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
+    ) -> None:
+        """Time the subjects, and note the device's reference level when it is seen for the first time."""
+        session.measure(
+            self.client,
+            [subject for subject in subjects if subject.error is None],
+            settings,
+            device_reference_ms=self._reference_ms(schedule_version),
+            before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
+            progress=progress,
+        )
+        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.trust != "C"]
+        known = self._reference_ms(schedule_version)
+        if levels and (known is None or min(levels) < _FASTER_RATIO * known):
+            if known is not None:
+                self.say(
+                    f"device {self.device.name!r} is {known / min(levels):.1f} times faster than when it was measured "
+                    "first; what was measured then will be measured again when it is needed"
+                )
+            self._references_ms[schedule_version] = min(levels)
+
+    def _load(
+        self, artifact: Artifact, self_test: SelfTest | None, processes: int, stack: contextlib.ExitStack
+    ) -> _Load:
+        """Start fresh processes, which end with the stack; a library that fails in one of them has failed."""
+        self.store.artifacts.find(artifact.sha256)
+        self.client.put(artifact.path, artifact.sha256)
+        load = _Load()
+        for _ in range(processes):
+            try:
+                loaded = self.client.load(
+                    artifact.sha256,
+                    cores=self.device.cores,
+                    self_test=self_test,
+                    timeout_s=self.settings.timeout_s,
+                )
+            except LoadFailed as error:
+                return _Load(error=str(error))
+            stack.enter_context(self._unloading(loaded.handle))
+            load.processes.append(loaded)
+        return load
+
+    @contextlib.contextmanager
+    def _unloading(self, handle: int) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise  # closing the client ends all processes at once, and does not wait for what they do
+        except BaseException:
+            self.client.unload(handle)
+            raise
+        self.client.unload(handle)
+
+    def _stored(self, artifact: Artifact, max_age_s: float | None) -> Measurement | None:
+        stored = self.store.find_measurement(artifact.sha256, self._conditions(artifact), max_age_s)
+        return stored if stored is not None and self._is_current(stored, artifact.schedule_version) else None
+
+    def _is_current(self, measurement: Measurement, schedule_version: str) -> bool:
+        """Whether its numbers are given at the clock that the device's numbers are given at now."""
+        known, then = self._reference_ms(schedule_version), measurement.device_reference_ms
+        return known is None or (then is not None and abs(then / known - 1) <= _SAME_LEVEL)
+
+    def _reference_ms(self, schedule_version: str) -> float | None:
+        """Level of the reference kernel that this device's numbers are given at; None before the first ones."""
+        if schedule_version not in self._references_ms:
+            known = None if self.recalibrate else self.store.reference_ms(self.device.fingerprint, schedule_version)
+            self._references_ms[schedule_version] = known
+        return self._references_ms[schedule_version]
+
+    def _conditions(self, artifact: Artifact) -> Conditions:
+        inputs = artifact.description.get("inputs") or [[]]
+        return Conditions(
+            device=self.device.name,
+            fingerprint=self.device.fingerprint,
+            engine="tvm",
+            dtype="float32",
+            input_shape=tuple(inputs[0]),
+            threads=self.device.threads,
+            schedule_version=artifact.schedule_version,
+        )
+
+    def _measurement(
+        self, key: str, conditions: Conditions, subject: Subject, before: dict[str, Any], after: dict[str, Any]
+    ) -> Measurement:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        plain = Measurement(key, conditions, state_before=before, state_after=after, measured_at=now)
+        if subject.error is not None or subject.grade is None:
+            error = subject.error or "it was not timed"
+            return replace(plain, error=error, trust_reason="it failed", repeats=subject.repeats)
+        return replace(
+            plain,
+            values_ms=subject.grade.values_ms,
+            drift=subject.grade.drift,
+            reference_ms=subject.level_ms,
+            device_reference_ms=self._reference_ms(conditions.schedule_version),
+            trust=subject.grade.trust,
+            trust_reason=subject.grade.reason,
+            repeats=subject.repeats,
+        )
+
+
+@dataclass
+class _Load:
+    """A library's processes, or why there are none."""
+
+    processes: list[Loaded] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Fields of a measurement that loading tells: the most of any process, and the usual time."""
+        if not self.processes:
+            return {}
+        peaks = [process.process_peak_bytes for process in self.processes]
+        deltas = [process.process_delta_bytes for process in self.processes]
+        return {
+            "load_ms": statistics.median(process.load_ms for process in self.processes),
+            "process_peak_bytes": None if None in peaks else max(peak for peak in peaks if peak is not None),
+            "process_delta_bytes": None if None in deltas else max(delta for delta in deltas if delta is not None),
+        }
+
+
+def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:
+    """The measurement with the share of kernels that have no schedule of ours, and its grade capped by that."""
+    description = job.artifact.description
+    calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))
+    if measurement.error is not None:
+        return measurement
+    share: float | None = None if calls else 0.0
+    if calls and job.own_kernels_ms is not None:
+        share = min(1.0, max(0.0, 1.0 - job.own_kernels_ms / measurement.latency_ms))
+    found = Grade(measurement.values_ms, measurement.drift, measurement.trust, measurement.trust_reason)
+    limited = capped(found, Fallback(calls, ops, share))
+    return replace(measurement, fallback_share=share, trust=limited.trust, trust_reason=limited.reason)
+
+
+def _input_of(shape: LayerShape) -> tuple[int, ...]:
+    return (shape.batch, shape.in_channels, shape.height, shape.width)
+
+
+def _part(progress: Progress | None, done: int, part: int, total: int) -> Progress | None:
+    """Progress of one part as progress of the whole: ``done`` before it, ``part`` of it, ``total`` in all."""
+    if progress is None:
+        return None
+    return lambda blocks, of: progress(done + part * blocks // max(1, of), total)

@@ -1,0 +1,156 @@
+"""How far a measured number can be believed: which blocks are kept, and the grade that they earn.
+
+Every block stands between two readings of the reference kernel, a small convolution that is part of every library. The
+readings show what the device did meanwhile: its clock, throttling, another program on the same core.
+
+1. *Level*: readings gather at one value, or at a few where the clock has steps. The lowest value at which many of a
+   session's blocks stand is the session's level; it is common to everything that was measured in turns.
+2. *Kept* are the blocks whose two readings are within 1 % of the level; where these are too few, within 3 %.
+3. *Grade*: A and B ask for a narrow interval and a reference that stood still, by the table :data:`LIMITS`. Anything
+   else is C, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from device_agents.client import Block
+from hwprune.records import Trust, bootstrap_interval_ms
+
+#: Grade -> largest half-width of the 95 % interval, as a share of the estimate, and largest drift of the reference.
+LIMITS: dict[Trust, float] = {"A": 0.01, "B": 0.03}
+
+#: Fewest kept blocks of a measurement, and of each of its processes.
+KEPT_BLOCKS_MIN = 5
+KEPT_BLOCKS_OF_PROCESS_MIN = 2
+
+#: A level so much slower than the device's own is no step of the clock: another program shares the core, or heat.
+DISTURBED_RATIO = 1.25
+
+#: More time than this in kernels without a schedule of ours caps the grade at B.
+FALLBACK_SHARE_MAX = 0.05
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Time in kernels that have no schedule of ours.
+
+    Attributes:
+        calls: how many calls a network makes to such kernels.
+        ops: their operators.
+        share: share of the network's time that they take, in [0, 1]; None where it is not known.
+    """
+
+    calls: int = 0
+    ops: tuple[str, ...] = ()
+    share: float | None = 0.0
+
+    @property
+    def complaint(self) -> str:
+        """Why the grade is capped at B; "" if it is not."""
+        if not self.calls or (self.share is not None and self.share <= FALLBACK_SHARE_MAX):
+            return ""
+        share = "an unknown share" if self.share is None else f"{self.share:.0%}"
+        return f"{share} of the time is in kernels without a schedule of ours ({', '.join(self.ops)})"
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What blocks are worth.
+
+    Attributes:
+        values_ms: kept calls, by process, block and call; all of them where too few blocks could be kept.
+        drift: largest distance of these blocks' readings of the reference from its level, as a share of it.
+        trust: the grade.
+        reason: why it is not better, "" for A.
+    """
+
+    values_ms: tuple[tuple[tuple[float, ...], ...], ...]
+    drift: float
+    trust: Trust
+    reason: str
+
+
+def reference_level_ms(blocks: Sequence[Block]) -> float:
+    """Lowest reading of the reference kernel that many blocks share; NaN without blocks.
+
+    A few fast blocks (a moment of a higher clock) do not make a level, and neither do the many scattered slow ones of
+    a core that is shared: of the values that at least half as many blocks share as the most frequent one, the lowest is
+    taken.
+    """
+    readings = _readings_ms(blocks)
+    if not len(readings):
+        return float("nan")
+    centres = np.sort(readings.mean(axis=1))
+    low, high = readings.min(axis=1), readings.max(axis=1)
+    for limit in LIMITS.values():
+        near = (low >= centres[:, None] * (1 - limit)) & (high <= centres[:, None] * (1 + limit))
+        counts = near.sum(axis=1)
+        if counts.max() >= KEPT_BLOCKS_MIN:
+            members = near[np.argmax(counts >= counts.max() / 2)]
+            return float(np.median(readings[members]))
+    return float(np.percentile(readings, 10))
+
+
+def grade(processes: Sequence[Sequence[Block]], level_ms: float, *, device_reference_ms: float | None = None) -> Grade:
+    """Keep the blocks that the reference vouches for, and grade what they say.
+
+    Args:
+        processes: blocks of each process.
+        level_ms: the session's :func:`reference_level_ms`.
+        device_reference_ms: the level that the device is known for; None if this is the first time.
+    """
+    for limit in LIMITS.values():
+        kept = [[block for block in blocks if _movement(block, level_ms) <= limit] for blocks in processes]
+        if sum(map(len, kept)) >= KEPT_BLOCKS_MIN and min(map(len, kept)) >= KEPT_BLOCKS_OF_PROCESS_MIN:
+            return _grade_of(kept, level_ms, device_reference_ms)
+    found, total = sum(map(len, kept)), sum(map(len, processes))
+    reason = f"the reference kernel held still in {found} of {total} blocks only: other work on the device?"
+    return Grade(_values(processes), _drift(processes, level_ms), "C", reason)
+
+
+def capped(found: Grade, fallback: Fallback) -> Grade:
+    """The grade, but at most B where much of the time is in kernels without a schedule of ours."""
+    if found.trust != "A" or not fallback.complaint:
+        return found
+    return replace(found, trust="B", reason=fallback.complaint)
+
+
+def _grade_of(kept: Sequence[Sequence[Block]], level_ms: float, device_reference_ms: float | None) -> Grade:
+    values_ms, drift = _values(kept), _drift(kept, level_ms)
+    if device_reference_ms is not None and level_ms > DISTURBED_RATIO * device_reference_ms:
+        slower = level_ms / device_reference_ms
+        reason = f"the reference kernel runs {slower:.1f} times slower than before: other work, heat or another clock?"
+        return Grade(values_ms, drift, "C", reason)
+    low_ms, high_ms = bootstrap_interval_ms(values_ms)
+    estimate_ms = np.percentile([call for process in values_ms for block in process for call in block], 10)
+    half_width = float((high_ms - low_ms) / 2 / estimate_ms)
+    reason = ""
+    for trust, limit in LIMITS.items():
+        if half_width <= limit and drift <= limit:
+            return Grade(values_ms, drift, trust, reason)
+        what, found = ("interval of +-", half_width) if half_width > limit else ("reference moved by ", drift)
+        reason = f"{what}{found:.1%}, {trust} allows {limit:.0%}"
+    return Grade(values_ms, drift, "C", reason)
+
+
+def _readings_ms(blocks: Sequence[Block]) -> npt.NDArray[np.float64]:
+    """``(blocks, 2)`` array of the reference before and after each block."""
+    return np.array([(block.reference_before_ms, block.reference_after_ms) for block in blocks]).reshape(-1, 2)
+
+
+def _movement(block: Block, level_ms: float) -> float:
+    """Largest distance of the block's readings from the level, as a share of it."""
+    return max(abs(block.reference_before_ms - level_ms), abs(block.reference_after_ms - level_ms)) / level_ms
+
+
+def _drift(processes: Sequence[Sequence[Block]], level_ms: float) -> float:
+    return max((_movement(block, level_ms) for blocks in processes for block in blocks), default=0.0)
+
+
+def _values(processes: Sequence[Sequence[Block]]) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    return tuple(tuple(block.values_ms for block in blocks) for blocks in processes)

@@ -1,0 +1,59 @@
+"""``macs``: multiply-adds of one inference per image, exactly counted; one multiply-add is 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwprune.objectives.base import Candidates, FloatArray
+from latency_models.shapes import LayerShape, NetworkShapes
+
+
+class Macs:
+    """Multiply-adds of convolutions and dense layers, per image."""
+
+    name = "macs"
+    unit = ""
+    column = "macs"
+    description = "multiply-adds of one image (one multiply-add is 1)"
+    needs_metric = False
+
+    def evaluate(self, candidates: Candidates) -> FloatArray:
+        """``(n,)`` counts.
+
+        Raises:
+            ConfigError: the problem gives no layer shapes.
+        """
+        return layer_macs(candidates.shapes).sum(axis=1)
+
+
+def layer_macs(shapes: NetworkShapes) -> FloatArray:
+    """``(n, L)`` multiply-adds of every layer of n networks; 0 for layers that do not multiply with weights."""
+    return np.column_stack(
+        [
+            _per_product(template) * _products(template, shapes.in_channels[:, layer], shapes.out_channels[:, layer])
+            for layer, template in enumerate(shapes.templates)
+        ]
+    ).astype(np.float64)
+
+
+def _products(template: LayerShape, c_in: np.ndarray, c_out: np.ndarray) -> np.ndarray:
+    """Pairs of channels that meet: every output of a depthwise layer meets one input."""
+    return c_out if template.op == "depthwise" else c_in * c_out
+
+
+def _per_product(template: LayerShape) -> float:
+    """Multiply-adds for each pair of channels that meet."""
+    if template.op == "dense":
+        return 1.0
+    if template.op not in ("conv2d", "depthwise"):
+        return 0.0
+    size = np.array([template.height, template.width])
+    kernel, stride, padding, dilation = map(
+        np.array, (template.kernel, template.stride, template.padding, template.dilation)
+    )
+    pixels = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    groups = template.groups if template.op == "conv2d" else 1
+    return float(pixels.prod() * kernel.prod() / groups)
+
+
+OBJECTIVE = Macs()

@@ -1,0 +1,1 @@
+"""Pruning: coupled channels, plans of what stays, importance, and networks cut by slicing."""

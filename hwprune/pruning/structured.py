@@ -1,0 +1,229 @@
+"""Networks cut to a plan by slicing their tensors: no tracing, milliseconds a candidate."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from hwprune.networks.layers import PadShortcut
+from hwprune.pruning.layers import ChannelAxes, Side, channel_axes
+from hwprune.pruning.parameter_counts import ParameterCounts
+from hwprune.pruning.plan import Groups, Member, PruningPlan
+
+Mask = NDArray[np.bool_]
+
+
+class Slicer:
+    """Cuts one network to any plan of its groups.
+
+    Tensors are read when a plan is cut, so a network that is trained further yields cuts with its newest weights.
+    Modules that a network holds outside its registered submodules are not followed; ``build_groups`` finds that out
+    and protects what depends on them.
+    """
+
+    def __init__(self, module: nn.Module, groups: Groups) -> None:
+        self.module = module
+        self.groups = groups
+        owners: dict[tuple[str, Side], list[tuple[int, Member]]] = {}
+        for number, group in enumerate(groups):
+            for member in group.members:
+                owners.setdefault((member.module, member.side), []).append((number, member))
+        layers = {name: module.get_submodule(name) for name, _ in owners}
+        patterns: dict[object, _Pattern] = {}
+        channels: dict[tuple[str, Side], int] = {}
+        self._layers: dict[nn.Module, _Layer] = {
+            layer: _Layer(name, _axes(layer), {}) for name, layer in layers.items()
+        }
+        for (name, side), owned in owners.items():
+            count = _channel_count(layers[name], side, [member for _, member in owned])
+            alike = (count, *((number, member.indices.tobytes()) for number, member in owned))
+            pattern = _Pattern(len(patterns), count, tuple((number, member.indices) for number, member in owned))
+            self._layers[layers[name]].patterns[side] = patterns.setdefault(alike, pattern).number
+            channels[name, side] = count
+        self._patterns = list(patterns.values())
+        self._containers = {part: _containers(part) for part in module.modules()}
+        self._parameter_counts = ParameterCounts.of(module, groups, channels)
+
+    def cut(self, plan: PruningPlan) -> nn.Module:
+        """A smaller network with the same submodule names; it shares no parameter or buffer with the dense one.
+
+        Raises:
+            ConfigError: the plan belongs to other groups.
+        """
+        masks = self._masks(plan)
+        indices = [None if mask is None else torch.from_numpy(np.flatnonzero(mask)) for mask in masks]
+        return self._clone(self.module, masks, indices, {})
+
+    def masked(self, plan: PruningPlan) -> nn.Module:
+        """A copy of the dense network with zeros in all that :meth:`cut` removes; it answers as the cut network does.
+
+        Raises:
+            ConfigError: the plan belongs to other groups.
+        """
+        masks = self._masks(plan)
+        masked = copy.deepcopy(self.module)
+        twins = dict(zip(self.module.modules(), masked.modules(), strict=True))
+        for original, layer in self._layers.items():
+            for key, axes in layer.axes.tensors.items():
+                tensor = getattr(twins[original], key, None)
+                for axis, side in axes.items():
+                    mask = masks[layer.patterns[side]] if side in layer.patterns else None
+                    if tensor is not None and mask is not None:
+                        removed = torch.from_numpy(np.flatnonzero(~mask)).to(tensor.device)
+                        tensor.detach().index_fill_(axis, removed, 0.0)
+        return masked
+
+    def kept_channels(self, plan: PruningPlan) -> dict[tuple[str, Side], NDArray[np.int64]]:
+        """Channels that stay, in rising order, of every layer side that loses some; by layer name and side.
+
+        Raises:
+            ConfigError: the plan belongs to other groups.
+        """
+        masks = self._masks(plan)
+        sides = (
+            (layer.name, side, masks[number])
+            for layer in self._layers.values()
+            for side, number in layer.patterns.items()
+        )
+        return {(name, side): np.flatnonzero(mask) for name, side, mask in sides if mask is not None}
+
+    def parameter_counts(self, widths: ArrayLike) -> NDArray[np.int64]:
+        """``(n,)`` parameters of the networks that keep ``widths``, an ``(n, G)`` array of units of every group."""
+        return self._parameter_counts(np.atleast_2d(np.asarray(widths, dtype=np.int64)))
+
+    def _masks(self, plan: PruningPlan) -> list[Mask | None]:
+        """Channels that stay, by pattern; None where all do."""
+        plan.check(self.groups)
+        removed: list[Mask | None] = []
+        for units, group in zip(plan.kept, self.groups, strict=True):
+            gone = np.ones(group.size, dtype=bool)
+            gone[list(units)] = False
+            removed.append(gone if len(units) < group.size else None)
+        return [pattern.mask(removed) for pattern in self._patterns]
+
+    def _clone(
+        self, module: nn.Module, masks: Sequence[Mask | None], indices: Sequence[Tensor | None], clones: dict[int, Any]
+    ) -> nn.Module:
+        """Copy of a module tree, sliced; modules and tensors that occur twice stay one."""
+        if id(module) in clones:
+            known: nn.Module = clones[id(module)]
+            return known
+        clone: nn.Module = object.__new__(type(module))
+        clones[id(module)] = clone
+        state = vars(clone)
+        state.update(vars(module))
+        for key in self._containers[module]:
+            state[key] = state[key].copy()
+        layer = self._layers.get(module, _UNTOUCHED)
+        sides = {side: index for side, number in layer.patterns.items() if (index := indices[number]) is not None}
+        for tensors in (clone._parameters, clone._buffers):
+            for key, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[key] = _copied(tensor, layer.axes.tensors.get(key), sides, clones)
+        for key, child in module._modules.items():
+            if child is not None:
+                clone._modules[key] = self._clone(child, masks, indices, clones)
+        if sides:
+            _resize(clone, layer.axes, {side: masks[layer.patterns[side]] for side in sides})
+        return clone
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that loses channels: its name, its axes, and the pattern of each of its sides."""
+
+    name: str
+    axes: ChannelAxes
+    patterns: dict[Side, int]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """How groups own the channels of a layer side; the sides along one path of the network share a pattern.
+
+    Attributes:
+        number: place in the slicer's list.
+        channels: channels of the dense network.
+        owners: groups by number, each with the channels of its units, a ``(size, k)`` array.
+    """
+
+    number: int
+    channels: int
+    owners: tuple[tuple[int, NDArray[np.int64]], ...]
+
+    def mask(self, removed: Sequence[Mask | None]) -> Mask | None:
+        """Channels that stay when units are ``removed`` from the groups; None where all do."""
+        if all(removed[number] is None for number, _ in self.owners):
+            return None
+        stays = np.ones(self.channels, dtype=bool)
+        for number, indices in self.owners:
+            if (gone := removed[number]) is not None:
+                stays[indices[gone]] = False
+        return stays
+
+
+_NO_AXES = ChannelAxes({}, {})
+_UNTOUCHED = _Layer("", _NO_AXES, {})
+
+
+def _axes(layer: nn.Module) -> ChannelAxes:
+    axes = channel_axes(layer)
+    return _NO_AXES if axes is None else axes
+
+
+def _containers(module: nn.Module) -> tuple[str, ...]:
+    """Attributes that a copy must not share, lest a hook or a list changed there changes here."""
+    return tuple(key for key, value in vars(module).items() if type(value) in (dict, OrderedDict, list, set))
+
+
+def _channel_count(layer: nn.Module, side: Side, members: Sequence[Member]) -> int:
+    """Channels of a layer side; of a shortcut, which does not state them, as many as the groups own."""
+    attribute = _axes(layer).counts.get(side)
+    return int(getattr(layer, attribute)) if attribute else 1 + max(int(member.indices.max()) for member in members)
+
+
+def _copied(
+    tensor: Tensor, axes: Mapping[int, Side] | None, sides: Mapping[Side, Tensor], clones: dict[int, Any]
+) -> Any:
+    """The sliced copy of a tensor, made at its first use."""
+    if id(tensor) in clones:
+        return clones[id(tensor)]
+    sliced = dense = tensor.detach()
+    for axis, side in axes.items() if axes and sides else ():
+        if side in sides:
+            sliced = sliced.index_select(axis, sides[side].to(sliced.device))
+    if sliced is dense:
+        sliced = dense.clone()
+    is_parameter = isinstance(tensor, nn.Parameter)
+    copied = nn.Parameter(sliced, requires_grad=tensor.requires_grad) if is_parameter else sliced
+    clones[id(tensor)] = copied
+    return copied
+
+
+def _resize(layer: nn.Module, axes: ChannelAxes, masks: Mapping[Side, Mask | None]) -> None:
+    """Bring the attributes of a sliced layer in line with its tensors."""
+    present = {side: mask for side, mask in masks.items() if mask is not None}
+    if isinstance(layer, PadShortcut):
+        removed_front = _removed(present["out"][: layer.front])
+        removed_behind = _removed(present["out"]) - _removed(present.get("in")) - removed_front
+        layer.front -= removed_front
+        layer.back -= removed_behind
+        return
+    if isinstance(layer, _ConvNd) and layer.groups > 1:
+        layer.groups -= layer.groups * _removed(present["out"]) // layer.out_channels
+    state = vars(layer)  # nn.Module.__setattr__ looks for parameters first, which takes longer than all the rest
+    for side, mask in present.items():
+        state[axes.counts[side]] -= _removed(mask)
+
+
+def _removed(mask: Mask | None) -> int:
+    return 0 if mask is None else int(mask.size - mask.sum())

@@ -1,0 +1,1 @@
+"""A run as files for people: ``front.csv``, ``front.png`` and ``report.html``; reads run folders, runs nothing."""

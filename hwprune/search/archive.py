@@ -1,0 +1,109 @@
+"""Every true evaluation of a search, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+
+from hwprune.records import Evaluation
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Archive:
+    """True evaluations by plan key, in the order they were made; failed ones are kept apart.
+
+    Attributes:
+        objectives: names of the minimized objectives, the columns of :attr:`F`.
+        bounds: upper bounds of constrained objectives by name.
+        evaluations: the evaluations that succeeded.
+        failures: those that failed; they count in no array.
+    """
+
+    def __init__(self, objectives: Sequence[str], bounds: Mapping[str, float] | None = None) -> None:
+        self.objectives = tuple(objectives)
+        self.bounds = dict(bounds or {})
+        self.evaluations: list[Evaluation] = []
+        self.failures: list[Evaluation] = []
+        self._row: dict[str, int] = {}
+        self._arrays: tuple[IntArray, FloatArray, FloatArray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.evaluations)
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Keep one more evaluation."""
+        if evaluation.error is not None:
+            self.failures.append(evaluation)
+            return
+        self._row[evaluation.plan_key] = len(self.evaluations)
+        self.evaluations.append(evaluation)
+        self._arrays = None
+
+    def row(self, plan_key: str) -> int | None:
+        """Row of a plan in the arrays; None where it failed or was never evaluated."""
+        return self._row.get(plan_key)
+
+    def revise(self, name: str, values: FloatArray) -> None:
+        """Replace one objective of all evaluations by ``(n,)`` values, after its model has learnt more."""
+        self.evaluations = [
+            replace(evaluation, objectives={**evaluation.objectives, name: float(value)})
+            for evaluation, value in zip(self.evaluations, values, strict=True)
+        ]
+        self._arrays = None
+
+    @property
+    def widths(self) -> IntArray:
+        """``(n, G)`` kept channels."""
+        return self._columns()[0]
+
+    @property
+    def F(self) -> FloatArray:  # noqa: N802 (the field's name of the objective matrix)
+        """``(n, n_obj)`` objective values, minimized."""
+        return self._columns()[1]
+
+    @property
+    def CV(self) -> FloatArray:  # noqa: N802 (the field's name of the constraint violation)
+        """``(n,)`` constraint violations relative to the bounds, summed; 0 where all are kept."""
+        return self._columns()[2]
+
+    def values(self, name: str) -> FloatArray:
+        """``(n,)`` values of one objective, minimized or only constrained."""
+        return np.array([evaluation.objectives[name] for evaluation in self.evaluations], dtype=np.float64)
+
+    def front_rows(self) -> IntArray:
+        """Rows of the feasible non-dominated evaluations, each objective vector once."""
+        feasible = np.flatnonzero(self.CV <= 0)
+        if not feasible.size:
+            return feasible
+        return feasible[moocore.is_nondominated(self.F[feasible])]
+
+    def front(self) -> list[Evaluation]:
+        """The feasible non-dominated evaluations, by rising first objective."""
+        rows = self.front_rows()
+        return [self.evaluations[row] for row in rows[np.lexsort(self.F[rows].T[::-1])]]
+
+    def hypervolume(self, ref_point: npt.ArrayLike) -> float:
+        """Volume that the feasible evaluations dominate below ``ref_point``, an ``(n_obj,)`` vector; larger is better."""
+        rows = self.front_rows()
+        return float(moocore.hypervolume(self.F[rows], ref=np.asarray(ref_point, dtype=np.float64))) if rows.size else 0.0
+
+    def _columns(self) -> tuple[IntArray, FloatArray, FloatArray]:
+        if self._arrays is None:
+            widths = np.array([evaluation.widths for evaluation in self.evaluations], dtype=np.int64)
+            F = np.column_stack([self.values(name) for name in self.objectives])
+            self._arrays = widths, F, violation({name: self.values(name) for name in self.bounds}, self.bounds, len(F))
+        return self._arrays
+
+
+def violation(values: Mapping[str, FloatArray], bounds: Mapping[str, float], n: int) -> FloatArray:
+    """``(n,)`` sums of the relative amounts by which ``values`` exceed their upper ``bounds``; 0 where they keep them."""
+    total = np.zeros(n)
+    for name, bound in bounds.items():
+        total += np.maximum(values[name] - bound, 0) / max(abs(bound), 1e-12)
+    return total

@@ -1,0 +1,18 @@
+"""Training, fine-tuning, BatchNorm re-estimation, and weights in files."""
+
+from hwprune.training.batchnorm import BatchNormEstimator, reestimate_batchnorm
+from hwprune.training.loop import Epoch, TrainingSettings, distillation_loss, finetune, train
+from hwprune.training.weights import load_weights, save_weights, weights_digest
+
+__all__ = [
+    "BatchNormEstimator",
+    "Epoch",
+    "TrainingSettings",
+    "distillation_loss",
+    "finetune",
+    "load_weights",
+    "reestimate_batchnorm",
+    "save_weights",
+    "train",
+    "weights_digest",
+]
