@@ -1,0 +1,63 @@
+# An active virtual environment is used as it is; without one, .venv is made and filled.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench test-gpu clean compiler
+
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
+
+ifdef VIRTUAL_ENV
+BIN := $(VIRTUAL_ENV)/bin
+DEV :=
+else
+BIN := .venv/bin
+DEV := .venv/.dev
+endif
+
+help:  ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; \
+		do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: compiler .venv/.installed  ## Set up .venv, then find a front of pruned networks on this computer
+	.venv/bin/hwprune quickstart
+
+test: compiler $(DEV)  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(DEV)  ## Lint, format, types, package walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: compiler $(DEV)  ## Run every benchmark in its quick form
+	@found=0; for script in benchmarks/*.py; do \
+		[ -e "$$script" ] || continue; \
+		found=1; echo "== $$script"; $(BIN)/python "$$script" --quick || exit 1; \
+	done; [ $$found = 1 ] || echo "there are no benchmarks yet"
+
+test-gpu: compiler $(DEV)  ## Run the tests that need a CUDA device
+	@if reason=$$($(BIN)/python -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "torch %s finds no CUDA device" % torch.__version__)' 2>&1); \
+	then $(BIN)/python -m pytest -m gpu || [ $$? = 5 ]; \
+	else echo "skipped: $$reason"; fi
+
+clean:  ## Remove .venv and what tools have cached; runs/ stays
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+compiler:
+	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
+		{ echo "error: no C compiler found: install one (Debian and Ubuntu: apt install gcc libc6-dev), or set CC" >&2; exit 1; }
+
+# Installed again only when pyproject.toml has changed.
+.venv/.installed: pyproject.toml | .venv/bin/pip
+	.venv/bin/pip install --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/pip
+	.venv/bin/pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/.installed
+
+.venv/bin/pip:
+	@[ -n "$(PYTHON)" ] && $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: Python 3.11 to 3.13 is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "error: $(PYTHON) cannot make a virtual environment: install its venv module (Debian: python3-venv)" >&2; exit 1; }

@@ -1,0 +1,120 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agents.agent import host_facts
+from device_agents.agent.host_state import Absent
+from device_agents.agent.platforms import arm, cpu, cuda
+
+X86 = """processor\t: 0
+model name\t: Imaginary(R) CPU @ 3 GHz
+flags\t\t: sse avx2 fma avx2
+
+processor\t: 1
+model name\t: another
+"""
+BIG_LITTLE = """processor\t: 0
+Features\t: fp asimd asimddp
+CPU implementer\t: 0x41
+CPU part\t: 0xd05
+
+processor\t: 4
+Features\t: fp asimd asimddp
+CPU implementer\t: 0x41
+CPU part\t: 0xd0b
+
+processor\t: 5
+CPU implementer\t: 0x99
+CPU part\t: 0x001
+"""
+
+
+def write(root, path, text):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text)
+
+
+def test_an_x86_processor_is_described(tmp_path):
+    write(tmp_path, "proc/cpuinfo", X86)
+    write(tmp_path, "proc/meminfo", "MemTotal:        2048 kB\nMemFree: 1 kB\n")
+    write(tmp_path, "proc/sys/kernel/osrelease", "6.1.0-test\n")
+    write(tmp_path, "sys/devices/system/cpu/online", "0-1\n")
+    facts = cpu.describe(str(tmp_path))
+    assert facts["cpu_model"] == "Imaginary(R) CPU @ 3 GHz"
+    assert facts["cpu_features"] == ["avx2", "fma", "sse"]
+    assert facts["memory_bytes"] == 2048 * 1024
+    assert facts["kernel"] == "6.1.0-test"
+    assert facts["cores"] == [0, 1]
+    assert facts["governor"] is None
+    assert "scaling_governor" in facts["missing"]["governor"]
+
+
+def test_the_clusters_of_an_arm_processor_are_told_apart(tmp_path):
+    write(tmp_path, "proc/cpuinfo", BIG_LITTLE)
+    write(tmp_path, "proc/device-tree/model", "Imaginary Board 5\0")
+    for core, capacity in enumerate([400, 400, 1024]):
+        write(tmp_path, f"sys/devices/system/cpu/cpu{core}/cpu_capacity", f"{capacity}\n")
+    facts = arm.describe(str(tmp_path))
+    assert facts["cpu_model"] == "Cortex-A55+Cortex-A76+implementer 0x99 part 0x001"
+    assert facts["cpu_features"] == ["asimd", "asimddp", "fp"]
+    assert facts["clusters"] == [{"capacity": 1024, "cores": [2]}, {"capacity": 400, "cores": [0, 1]}]
+    assert facts["board"] == "Imaginary Board 5"
+
+
+def test_a_processor_without_a_name_is_absent(tmp_path):
+    write(tmp_path, "proc/cpuinfo", "processor\t: 0\n")
+    for reader in (host_facts.cpu_model, host_facts.cpu_features, arm.cpu_model):
+        with pytest.raises(Absent, match="/proc/cpuinfo"):
+            reader(str(tmp_path))
+
+
+def test_memory_without_a_total_is_absent(tmp_path):
+    write(tmp_path, "proc/meminfo", "MemFree: 1 kB\n")
+    with pytest.raises(Absent, match="MemTotal"):
+        host_facts.memory_bytes(str(tmp_path))
+
+
+@given(st.sets(st.integers(0, 200), min_size=1))
+def test_lists_of_cores_are_read_back(cores):
+    ordered = sorted(cores)
+    text = ",".join(f"{core}-{core}" if core % 2 else str(core) for core in ordered)
+    assert host_facts.parse_cores(text) == ordered
+
+
+def test_ranges_of_cores_are_read():
+    assert host_facts.parse_cores("0-2,5,8-9") == [0, 1, 2, 5, 8, 9]
+
+
+def fake_tool(folder, monkeypatch, script):
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_gpus_are_described_by_their_driver(tmp_path, monkeypatch):
+    fake_tool(tmp_path, monkeypatch, "echo 'Imaginary 9000, 550.1, 8.7, 8192, 1500, 60.0'")
+    assert cuda.gpus(str(tmp_path)) == [
+        {
+            "gpu_model": "Imaginary 9000",
+            "driver": "550.1",
+            "compute_capability": "8.7",
+            "memory_mib": "8192",
+            "clock_limit_mhz": "1500",
+            "power_limit_w": "60.0",
+        }
+    ]
+    assert cuda.present(str(tmp_path))
+
+
+def test_a_driver_that_finds_no_gpu_is_absent_with_its_words(tmp_path, monkeypatch):
+    fake_tool(tmp_path, monkeypatch, "echo 'No devices were found'; exit 6")
+    facts = cuda.describe(str(tmp_path))
+    assert facts["gpus"] is None
+    assert facts["missing"]["gpus"] == "nvidia-smi: No devices were found"
+    assert not cuda.present(str(tmp_path))
+
+
+def test_no_driver_is_absent(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cuda.describe(str(tmp_path))["missing"]["gpus"] == "nvidia-smi is not installed"

@@ -1,0 +1,113 @@
+import itertools
+import time
+
+import pytest
+
+from device_agents.agent import timing
+from device_agents.agent.timing import CallFailed, Job, run_round, time_calls, warm_up
+
+
+class Sleeper:
+    """A call of known least length that counts itself and can fail."""
+
+    def __init__(self, seconds=0.0, fail_at=None, log=None, name=""):
+        self.seconds, self.fail_at, self.log, self.name = seconds, fail_at, log, name
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.log is not None:
+            self.log.append(self.name)
+        if self.seconds:
+            time.sleep(self.seconds)
+        return 5 if self.calls == self.fail_at else 0
+
+
+def test_every_value_is_a_batch_of_calls():
+    call = Sleeper(0.001)
+    values = time_calls(call, count=4, batch=3)
+    assert call.calls == 12
+    assert len(values) == 4
+    assert min(values) >= 3_000_000
+
+
+def test_a_status_other_than_zero_ends_the_timing():
+    call = Sleeper(fail_at=3)
+    with pytest.raises(CallFailed, match="returned status 5"):
+        time_calls(call, count=4, batch=2)
+    assert call.calls == 3
+
+
+def test_a_call_without_a_status_is_a_success():
+    assert len(time_calls(lambda: None, 3)) == 3
+
+
+def test_warm_up_goes_on_while_calls_get_faster():
+    # Each call takes 20 % less than the one before: stable only once the clock of sleep cannot tell any more.
+    lengths = itertools.chain([0.064, 0.032, 0.016, 0.008], itertools.repeat(0.004))
+    calls, typical_ns = warm_up(lambda: time.sleep(next(lengths)), limit_ns=2e9)
+    assert calls >= 6
+    assert 4e6 <= typical_ns < 8e6
+
+
+def test_warm_up_ends_at_its_limit_when_calls_never_agree():
+    lengths = itertools.cycle([0.001, 0.004])
+    began = time.monotonic()
+    warm_up(lambda: time.sleep(next(lengths)), limit_ns=30e6)
+    assert time.monotonic() - began < 5.0
+
+
+def test_no_warm_up_is_one_call():
+    call = Sleeper(0.001)
+    calls, typical_ns = warm_up(call, limit_ns=0)
+    assert calls == call.calls == 1
+    assert typical_ns >= 1e6
+
+
+def test_blocks_hold_the_least_count_for_slow_calls():
+    job = Job(Sleeper(0.004))
+    job.warm_up(limit_ns=10e6, calls_min=5, block_ns_min=1e6)
+    assert (job.batch, job.count) == (1, 5)
+    assert len(job.block()) == 5
+
+
+def test_blocks_last_the_least_time_for_quick_calls():
+    job = Job(lambda: None)
+    job.warm_up(limit_ns=10e6, calls_min=5, block_ns_min=5e6)
+    assert job.batch > 1
+    assert job.count > 5
+
+
+def test_warm_up_tells_how_many_calls_it_took():
+    call = Sleeper(0.001)
+    job = Job(call)
+    job.warm_up(limit_ns=20e6, calls_min=1, block_ns_min=0)
+    assert job.warmup_calls == call.calls
+
+
+def test_neighbouring_blocks_share_a_reading_of_the_reference():
+    log = []
+    jobs = {place: Job(Sleeper(log=log, name=place)) for place in (0, 1)}
+    blocks = list(run_round(jobs, [0, 1], Sleeper(log=log, name="reference"), budget_s=10.0))
+    reading = ["reference"] * (timing.REFERENCE_CALLS + 1)
+    assert log == [*reading, 0, 0, *reading, 1, 1, *reading]
+    assert blocks[0]["after_ns"] == blocks[1]["before_ns"]
+    assert [block["job"] for block in blocks] == [0, 1]
+
+
+def test_a_round_keeps_the_order_it_is_given():
+    jobs = {place: Job(Sleeper()) for place in range(4)}
+    assert [block["job"] for block in run_round(jobs, [3, 1, 0], Sleeper(), budget_s=10.0)] == [3, 1, 0]
+
+
+def test_a_job_that_fails_in_a_round_is_told_and_the_others_go_on():
+    jobs = {0: Job(Sleeper()), 1: Job(Sleeper(fail_at=2)), 2: Job(Sleeper())}
+    blocks = list(run_round(jobs, [0, 1, 2], Sleeper(), budget_s=10.0))
+    assert blocks[1] == {"job": 1, "error": "returned status 5"}
+    assert "ns" in blocks[0]
+    assert "ns" in blocks[2]
+
+
+def test_no_block_starts_after_the_budget():
+    jobs = {0: Job(Sleeper(0.02)), 1: Job(Sleeper(0.02))}
+    assert [block["job"] for block in run_round(jobs, [0, 1], Sleeper(), budget_s=0.01)] == [0]

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from latency_models.calibration import NetworkTerms, concatenate, fit_calibration
+from latency_models.shapes import LayerShape
+
+A, B, C = (LayerShape("conv2d", 0, 0, size, size, (3, 3)) for size in (32, 16, 8))
+
+
+def terms(n, seed=0, templates=(A, B), kernel_std=0.0):
+    generator = np.random.default_rng(seed)
+    by_template = generator.uniform(0.1, 0.5, (n, len(templates)))
+    weights, activations = generator.uniform(1e5, 1e6, (2, n))
+    return NetworkTerms(tuple(templates), by_template, np.full(n, kernel_std), np.full(n, 20.0), weights, activations)
+
+
+def test_without_networks_the_sum_stands_with_a_wide_spread():
+    new = terms(5)
+    mean_ms, std_ms = fit_calibration(None, np.empty(0)).predict(new)
+    np.testing.assert_allclose(mean_ms, new.sum_ms)
+    assert (std_ms / mean_ms > 0.25).all()
+
+
+def test_a_factor_a_constant_and_a_cost_of_bytes_are_recovered():
+    seen, new = terms(30), terms(50, seed=1)
+
+    def truth(t):
+        return 0.01 + 1.1 * t.sum_ms + 5e-8 * t.weight_bytes
+
+    mean_ms, _ = fit_calibration(seen, truth(seen)).predict(new)
+    np.testing.assert_allclose(mean_ms, truth(new), rtol=0.01)
+
+
+def test_a_template_that_is_slower_inside_networks_is_learned():
+    seen, new = terms(40), terms(50, seed=1)
+    factors = np.array([1.0, 1.1])
+    mean_ms, _ = fit_calibration(seen, seen.by_template_ms @ factors).predict(new)
+    np.testing.assert_allclose(mean_ms, new.by_template_ms @ factors, rtol=0.005)
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.02])
+def test_intervals_cover_what_they_say(noise):
+    covered = []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        seen, new = terms(12, seed), terms(100, 1000 + seed)
+        measured = 1.05 * seen.sum_ms * np.exp(noise * generator.standard_normal(12))
+        actual = 1.05 * new.sum_ms * np.exp(noise * generator.standard_normal(100))
+        mean_ms, std_ms = fit_calibration(seen, measured).predict(new)
+        covered.append(np.mean(np.abs(actual - mean_ms) < 1.645 * std_ms))
+    assert 0.85 <= np.mean(covered) <= 0.99
+
+
+def test_one_gross_outlier_hardly_moves_the_fit():
+    seen, new = terms(10), terms(20, seed=1)
+    measured = 1.1 * seen.sum_ms
+    measured[3] *= 2
+    mean_ms, _ = fit_calibration(seen, measured).predict(new)
+    np.testing.assert_allclose(mean_ms, 1.1 * new.sum_ms, rtol=0.02)
+
+
+def test_templates_no_measured_network_contains_widen_the_spread():
+    calibration = fit_calibration(terms(20), 1.02 * terms(20).sum_ms)
+    known, strange = terms(5, seed=1), terms(5, seed=1, templates=(A, C))
+    assert (calibration.predict(strange)[1] > calibration.predict(known)[1]).all()
+
+
+def test_uncertain_kernels_make_an_uncertain_network():
+    calibration = fit_calibration(terms(20), terms(20).sum_ms)
+    assert (calibration.predict(terms(5, kernel_std=0.1))[1] > 2 * calibration.predict(terms(5))[1]).all()
+
+
+def test_networks_of_several_families_are_joined_over_all_templates():
+    joined = concatenate([terms(2, templates=(A, B)), terms(3, templates=(B, C))])
+    assert joined.templates == (A, B, C)
+    assert (joined.by_template_ms[:2, 2] == 0).all()
+    assert (joined.by_template_ms[2:, 0] == 0).all()
+    np.testing.assert_allclose(joined.sum_ms[2:], terms(3, templates=(B, C)).sum_ms)
+
+
+def test_no_prediction_is_negative_however_far_away():
+    seen = terms(10)
+    calibration = fit_calibration(seen, seen.sum_ms - 0.1)
+    tiny = NetworkTerms((A, B), np.full((1, 2), 1e-4), np.zeros(1), np.ones(1), np.ones(1), np.ones(1))
+    assert calibration.predict(tiny)[0] > 0
