@@ -26,7 +26,7 @@ class Roofline:
 
     Attributes:
         lanes: float32 numbers of a vector register.
-        prices_ms: ``(4,)`` of a call, a padded multiply-add, a byte of weights and a byte of activations; none negative.
+        prices_ms: ``(4,)`` of a call, a padded multiply-add, a byte of weights, a byte of activations; none negative.
     """
 
     lanes: int

@@ -65,6 +65,8 @@ class Measuring:
         for handle in self._places:
             self._warm_up(handle)
         for number in range(self._settings.blocks):
+            if not self._remaining_s():
+                break
             # Every other round runs backwards, so that no job always follows the same one.
             backwards = number % 2 == 1
             for handle in sorted(self._places, reverse=backwards):

@@ -33,7 +33,7 @@ def align(size_bytes: int) -> int:
 
 
 def plan_arena(lives: Mapping[str, Life]) -> ArenaPlan:
-    """Place every buffer at the lowest free offset, the largest first and again in the order of need; the better plan wins."""
+    """Place the buffers the largest first, and again in the order of need; the smaller arena wins."""
     by_size = sorted(lives, key=lambda name: (-lives[name].size_bytes, lives[name].first, name))
     by_need = sorted(lives, key=lambda name: (lives[name].first, -lives[name].size_bytes, name))
     offsets, size_bytes = min((_place(lives, order) for order in (by_size, by_need)), key=lambda plan: plan[1])
@@ -41,7 +41,7 @@ def plan_arena(lives: Mapping[str, Life]) -> ArenaPlan:
 
 
 def _place(lives: Mapping[str, Life], order: list[str]) -> tuple[dict[str, int], int]:
-    """Best fit: the smallest hole that is large enough, else behind all that is alive."""
+    """Offsets and size: each buffer in the smallest hole that is large enough, else behind all that is alive."""
     offsets: dict[str, int] = {}
     placed: list[tuple[int, int, int, int]] = []  # begin, end, first, last
     total = 0

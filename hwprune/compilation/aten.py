@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,19 +15,15 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from hwprune.compilation.fusion import fuse, join_fallbacks
 from hwprune.compilation.layers import Layer
-from hwprune.compilation.regions import Region
 from hwprune.errors import TraceError
 
-ACTIVATIONS = {
-    name: name for name in ("relu", "relu6", "silu", "sigmoid", "hardswish", "hardsigmoid")
-}
+ACTIVATIONS = {name: name for name in ("relu", "relu6", "silu", "sigmoid", "hardswish", "hardsigmoid")}
 IDENTITIES = {"dropout", "feature_dropout", "contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh"}
 
 
-def read(
-    module: nn.Module, inputs: tuple[Tensor, ...]
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Layer, ...]]:
+def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Layer, ...]]:
     """Names of inputs and outputs, and the fused layers, of a module in inference mode.
 
     Raises:
@@ -35,19 +31,33 @@ def read(
     """
     program = _export(module, inputs)
     signature = program.graph_signature
+    _check_types(program)
     tensors = {
         **dict(signature.inputs_to_parameters),
         **dict(signature.inputs_to_buffers),
         **dict(signature.inputs_to_lifted_tensor_constants),
     }
+    lifted = signature.inputs_to_lifted_tensor_constants
+    constants = {name: program.constants[constant] for name, constant in lifted.items()}
     operations = [node for node in program.graph.nodes if node.op == "call_function"]
     layers = [_layer(group, tensors) for group in _grouped(operations)]
     layers = fuse(layers, signature.user_outputs)
-    constants = {
-        placeholder: program.constants[name] for placeholder, name in signature.inputs_to_lifted_tensor_constants.items()
-    }
     layers = join_fallbacks(layers, signature.user_outputs, tensors, constants)
     return tuple(signature.user_inputs), tuple(signature.user_outputs), tuple(layers)
+
+
+def _check_types(program: ExportedProgram) -> None:
+    """Inputs and outputs are float32 tensors of one batch size.
+
+    Raises:
+        TraceError: one is not.
+    """
+    wanted = {*program.graph_signature.user_inputs, *program.graph_signature.user_outputs}
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.name in wanted}
+    for name in wanted:
+        value = values.get(str(name))
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            raise TraceError(f"input or output {name!r} of the network is no float32 tensor: wrap it so that it is")
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
@@ -81,9 +91,11 @@ def _layer(group: Sequence[Node], tensors: Mapping[str, str]) -> Layer:
     """The layer of one operator or shortcut; ``fallback`` where no kernel of ours does the same."""
     first, last = group[0], group[-1]
     if is_shortcut(first):
-        return Layer("pad_shortcut", module_of(first), (first.args[0].name,), (last.name,))
+        return Layer("pad_shortcut", module_of(first), (first.all_input_nodes[0].name,), (last.name,))
     if not isinstance(first.target, torch._ops.OpOverload):
-        raise TraceError(f"{first.target} in {module_of(first)!r} is no ATen operator: remove control flow from the network")
+        raise TraceError(
+            f"{first.target} in {module_of(first)!r} is no ATen operator: remove control flow from the network"
+        )
     view = OperatorView(first, tensors)
     reader = READERS.get(view.name) if len(group) == 1 else None
     layer = reader(view) if reader else None
@@ -94,7 +106,10 @@ def _fallback(group: Sequence[Node], tensors: Mapping[str, str]) -> Layer:
     """A layer without a kernel of ours; every node's result may be read."""
     names = {node.name for node in group}
     inputs = dict.fromkeys(
-        value.name for node in group for value in node.all_input_nodes if value.name not in names and value.name not in tensors
+        value.name
+        for node in group
+        for value in node.all_input_nodes
+        if value.name not in names and value.name not in tensors
     )
     outputs = tuple(node.name for node in (group[1:] or group))
     return Layer("fallback", module_of(group[0]), tuple(inputs), outputs, settings={"nodes": tuple(group)})
@@ -131,7 +146,11 @@ class OperatorView:
     def parameters(self, **roles: str) -> dict[str, str]:
         """Role -> name in the module, of the arguments that are parameters."""
         found = {role: self.arguments[name] for role, name in roles.items()}
-        return {role: self.tensors[node.name] for role, node in found.items() if node is not None and node.name in self.tensors}
+        return {
+            role: self.tensors[node.name]
+            for role, node in found.items()
+            if node is not None and node.name in self.tensors
+        }
 
     def layer(self, op: str, *inputs: Any, parameters: Mapping[str, str] | None = None, **settings: Any) -> Layer:
         """A layer that reads ``inputs``."""
@@ -199,8 +218,6 @@ def _hardtanh(op: OperatorView) -> Layer | None:
 
 
 def _with_activation(layer: Layer, activation: str) -> Layer:
-    from dataclasses import replace
-
     return replace(layer, activation=activation)
 
 
@@ -242,7 +259,7 @@ def _mean(op: OperatorView) -> Layer | None:
 
 
 def _adaptive_avg_pool2d(op: OperatorView) -> Layer | None:
-    shape, out = shape_of(op["self"]), op.pair("output_size")
+    shape, out = shape_of(op["self"]), shape_of(op.node)[-2:]
     if len(shape) != 4:
         return None
     if out == (1, 1):
@@ -262,10 +279,11 @@ def _pool(op: OperatorView) -> Layer | None:
     kernel, padding = op.pair("kernel_size"), op.pair("padding")
     stride = op.pair("stride") if op["stride"] else kernel
     dilation = op.pair("dilation") if op.name == "max_pool2d" else (1, 1)
-    if op.name == "avg_pool2d" and any(padding) and (not op["count_include_pad"] or op["divisor_override"]):
+    if op.name == "avg_pool2d" and (op["divisor_override"] or (any(padding) and not op["count_include_pad"])):
         return None
     whole = tuple(
-        (shape[axis + 2] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)
+        (shape[axis + 2] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
+        for axis in (0, 1)
     )
     if whole != out[2:]:  # the last window hangs over (ceil_mode)
         return None
@@ -312,116 +330,3 @@ READERS: dict[str, Callable[[OperatorView], Layer | None]] = {
     **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze"), _reshape),
     **dict.fromkeys(IDENTITIES, _identity),
 }
-
-
-def fuse(layers: list[Layer], outputs: Sequence[str]) -> list[Layer]:
-    """BatchNorm into the layer before it, then sums, then activations: wherever nobody else reads the value between."""
-    layers = _without_identities(layers, outputs)
-    for join in (_join_batch_norm, _join_add, _join_activation):
-        layers = _fuse_pairs(layers, outputs, join)
-    return layers
-
-
-def _without_identities(layers: list[Layer], outputs: Sequence[str]) -> list[Layer]:
-    """Layers that read through identities; one that gives an output stays."""
-    from dataclasses import replace
-
-    source: dict[str, str] = {}
-    kept = []
-    for layer in layers:
-        layer = replace(layer, inputs=tuple(source.get(name, name) for name in layer.inputs))
-        if layer.op == "identity" and layer.output not in outputs:
-            source[layer.output] = layer.inputs[0]
-        else:
-            kept.append(layer)
-    return kept
-
-
-Join = Callable[[Layer, Layer], Layer | None]
-
-
-def _fuse_pairs(layers: list[Layer], outputs: Sequence[str], join: Join) -> list[Layer]:
-    """Replace each pair (a layer, the only reader of its value) that ``join`` accepts by the joined layer, at the reader's place."""
-    readers: dict[str, int] = dict.fromkeys(outputs, 1)
-    for layer in layers:
-        for name in layer.reads:
-            readers[name] = readers.get(name, 0) + 1
-    done: dict[str, Layer] = {}
-    for layer in layers:
-        # The latest first: it is nearest, so the least is moved.
-        for name in sorted(layer.reads, key=lambda name: list(done).index(name) if name in done else -1, reverse=True):
-            joined = join(done[name], layer) if name in done and readers[name] == 1 else None
-            if joined:
-                del done[name]
-                layer = joined
-                break
-        done[layer.outputs[0]] = layer
-    return list(done.values())
-
-
-MATRICES = ("conv2d", "depthwise", "dense")
-
-
-def _join_batch_norm(first: Layer, second: Layer) -> Layer | None:
-    from dataclasses import replace
-
-    if first.op not in MATRICES or second.op != "batch_norm" or "bn_var" in first.parameters:
-        return None
-    return replace(
-        first,
-        outputs=second.outputs,
-        parameters={**first.parameters, **second.parameters},
-        settings={**first.settings, **second.settings},
-    )
-
-
-def _join_add(first: Layer, second: Layer) -> Layer | None:
-    from dataclasses import replace
-
-    if first.op not in MATRICES or second.op != "add" or first.epilogue or len(set(second.inputs)) == 1:
-        return None
-    (other,) = (name for name in second.inputs if name != first.output)
-    return replace(first, outputs=second.outputs, residual=other)
-
-
-def _join_activation(first: Layer, second: Layer) -> Layer | None:
-    from dataclasses import replace
-
-    fusable = first.op in (*MATRICES, "batch_norm", "add", "mul", "scale")
-    if not fusable or first.activation or second.op != "activation":
-        return None
-    return replace(first, outputs=second.outputs, activation=second.activation)
-
-
-def join_fallbacks(
-    layers: Sequence[Layer], outputs: Sequence[str], tensors: Mapping[str, str], constants: Mapping[str, Tensor]
-) -> list[Layer]:
-    """Every run of neighbouring fallbacks as one region."""
-    joined: list[Layer] = []
-    for is_fallback, run in itertools.groupby(layers, lambda layer: layer.op == "fallback"):
-        members = list(run)
-        if not is_fallback:
-            joined += members
-            continue
-        inside = {id(member) for member in members}
-        wanted = {*outputs, *(name for layer in layers if id(layer) not in inside for name in layer.reads)}
-        joined.append(_region(members, wanted, tensors, constants))
-    return joined
-
-
-def _region(
-    members: Sequence[Layer], wanted: set[str], tensors: Mapping[str, str], constants: Mapping[str, Tensor]
-) -> Layer:
-    """One layer of several fallbacks, of which others read the ``wanted`` values."""
-    nodes = tuple(node for member in members for node in member.settings["nodes"])
-    written = [name for member in members for name in member.outputs]
-    inputs = tuple(dict.fromkeys(name for member in members for name in member.inputs if name not in written))
-    read = dict.fromkeys(value.name for node in nodes for value in node.all_input_nodes if value.name in tensors)
-    region = Region(
-        nodes,
-        inputs,
-        tuple(name for name in written if name in wanted),
-        {name: tensors[name] for name in read if name not in constants},
-        {name: constants[name] for name in read if name in constants},
-    )
-    return Layer("fallback", members[0].name, inputs, region.outputs, settings={"region": region})

@@ -120,7 +120,9 @@ class Compiler:
     def _network_description(self, plan: Plan) -> dict[str, Any]:
         """What a network's library says of itself."""
         inputs, outputs = ([list(value.shape) for value in values] for values in (plan.inputs, plan.outputs))
-        fallbacks = [call.shape.op.removeprefix("fallback:") for call in plan.calls if call.shape.op.startswith("fallback:")]
+        fallbacks = [
+            call.shape.op.removeprefix("fallback:") for call in plan.calls if call.shape.op.startswith("fallback:")
+        ]
         return {
             **self._description("network"),
             "inputs": inputs,

@@ -22,13 +22,13 @@ def affine(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[np.ndarray, np.
 
 def weight_and_bias(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Weight and bias of a convolution or fully connected layer, float32; the bias is zeros where it has none."""
-    weight = _array(tensors[layer.parameters["weight"]])
-    bias = _array(tensors[layer.parameters["bias"]]) if "bias" in layer.parameters else np.zeros(len(weight))
-    if "bn_var" in layer.parameters:
-        scale, shift = affine(layer, tensors)
-        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-        bias = bias * scale + shift
-    return weight.astype(np.float32), bias.astype(np.float32)
+    weight = tensors[layer.parameters["weight"]].detach().cpu().numpy()
+    bias = tensors[layer.parameters["bias"]].detach().cpu().numpy() if "bias" in layer.parameters else None
+    if "bn_var" not in layer.parameters:
+        return weight, np.zeros(len(weight), np.float32) if bias is None else bias
+    scale, shift = affine(layer, tensors)
+    weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return weight.astype(np.float32), (shift if bias is None else bias * scale + shift).astype(np.float32)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

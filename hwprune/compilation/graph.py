@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hwprune.compilation.aten import read
 from hwprune.compilation.layers import Layer
 from hwprune.compilation.lowering import lower
 from hwprune.compilation.plan import Plan
+from hwprune.compilation.regions import BakedSizesError
 from hwprune.compilation.targets import CpuTarget, host_target
 from latency_models.shapes import LayerShape
 
@@ -45,10 +48,11 @@ class Graph:
     inputs: tuple[tuple[str, tuple[int, ...]], ...]
     outputs: tuple[str, ...]
     layers: tuple[Layer, ...]
+    _retraced: dict[Any, Graph] = field(default_factory=dict, compare=False, repr=False)
 
     def for_target(self, target: CpuTarget) -> Graph:
         """The same network planned for another CPU."""
-        return self if target == self.target else replace(self, target=target)
+        return self if target == self.target else replace(self, target=target, _retraced={})
 
     def plan(self, module: nn.Module) -> Plan:
         """Calls, buffers and parameters of a (pruned) module with the traced one's submodule names.
@@ -56,7 +60,15 @@ class Graph:
         Raises:
             CompileError: the module lacks a parameter, or its widths do not fit together.
         """
-        return lower(self.layers, self.inputs, self.outputs, module, self.target)
+        try:
+            return lower(self.layers, self.inputs, self.outputs, module, self.target)
+        except BakedSizesError:
+            # Its forward computes with its widths: only a trace of its own tells with which results. Slow but right.
+            key = tuple(tuple(parameter.shape) for parameter in module.parameters())
+            if key not in self._retraced:
+                example = tuple(torch.zeros(shape) for _, shape in self.inputs)
+                self._retraced[key] = trace(module, example, self.target)
+            return self._retraced[key].plan(module)
 
     def shapes(self, module: nn.Module) -> list[LayerShape]:
         """One entry a call of the library, in order; nothing is traced or compiled."""
@@ -68,9 +80,7 @@ class Graph:
         return MemoryPlan(plan.arena.size_bytes, plan.weights_bytes, plan.arena.live_bytes)
 
 
-def trace(
-    module: nn.Module, example_input: Tensor | Sequence[Tensor], target: CpuTarget | None = None
-) -> Graph:
+def trace(module: nn.Module, example_input: Tensor | Sequence[Tensor], target: CpuTarget | None = None) -> Graph:
     """Read the graph of a dense network in inference mode, BatchNorm and all.
 
     Args:

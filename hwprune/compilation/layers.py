@@ -12,8 +12,7 @@ class Layer:
     """What one call (or, for a view, none) of the library does.
 
     Attributes:
-        op: ``conv2d``, ``depthwise``, ``dense``, ``batch_norm``, ``activation``, ``add``, ``mul``, ``scale``, ``concat``,
-            ``global_pool``, ``max_pool``, ``avg_pool``, ``pad_shortcut``, ``flatten``, ``view``, ``identity`` or ``fallback``.
+        op: name in ``lowering.OPERATORS``.
         name: torch submodule that it comes from.
         inputs: values it reads.
         outputs: values it writes.

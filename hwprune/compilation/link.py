@@ -169,7 +169,8 @@ def _declaration(usage: Usage) -> str:
 
 def _parameter_offsets(usages: Sequence[Usage]) -> list[list[int]]:
     """Byte offset of every parameter of every call."""
-    offsets, position = [], 0
+    offsets: list[list[int]] = []
+    position = 0
     for usage in usages:
         offsets.append([])
         for size in usage.parameters:
@@ -184,7 +185,7 @@ def weights_blob(plan: Plan) -> bytes:
     for call in plan.calls:
         arrays = call.pack(call.usage)
         for array, size in zip(arrays, call.usage.parameters, strict=True):
-            assert array.size == size and array.dtype == np.float32
+            assert (array.size, array.dtype) == (size, np.float32)
             blob += np.ascontiguousarray(array).tobytes()
             blob += bytes(-len(blob) % ALIGNMENT_BYTES)
     return bytes(blob)
@@ -227,7 +228,11 @@ def link(text: str, objects: Sequence[Path], out: Path, target: CpuTarget) -> No
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     code.unlink()
     if run.returncode:
-        lines = [line for line in run.stderr.splitlines() if "error" in line] or run.stderr.splitlines()[-1:] or ["no message"]
+        lines = (
+            [line for line in run.stderr.splitlines() if "error" in line]
+            or run.stderr.splitlines()[-1:]
+            or ["no message"]
+        )
         raise CompileError(f"{command[0]} failed ({lines[0].strip()}): check that it compiles for {target.name}")
 
 

@@ -17,8 +17,8 @@ Shape = tuple[int, ...]
 
 #: Operators whose integer arguments may stem from the dense network's channel counts.
 SIZED = {
-    *("view", "reshape", "_unsafe_view", "expand", "unflatten", "slice", "narrow", "split", "split_with_sizes", "repeat"),
-    *("arange", "full", "zeros", "ones", "empty", "new_full", "new_zeros", "new_ones", "new_empty", "linspace"),
+    *("view", "reshape", "_unsafe_view", "expand", "unflatten", "slice", "narrow", "split", "split_with_sizes"),
+    *("repeat", "arange", "full", "zeros", "ones", "empty", "new_full", "new_zeros", "new_ones", "new_empty"),
 }
 
 
@@ -51,18 +51,16 @@ class Region:
         """Names of the operators, sorted."""
         return sorted({operator_name(node) for node in self.nodes if node.target is not operator.getitem})
 
-    def output_shapes(self, inputs: Sequence[Shape], tensors: Mapping[str, Tensor]) -> list[Shape]:
-        """Shapes of the outputs for these inputs and the parameters of a (pruned) module.
+    def output_shapes(self, inputs: Sequence[Shape], tensors: Sequence[Tensor]) -> list[Shape]:
+        """Shapes of the outputs for these inputs and these tensors: the module's parameters, then the constants.
 
         Raises:
             BakedSizesError: they differ from the dense network's, and so would integers inside the region.
         """
-        shapes = dict(zip(self.inputs, inputs, strict=True))
         with FakeTensorMode() as mode:
-            values: dict[str, Any] = {name: torch.empty(shape) for name, shape in shapes.items()}
-            for name, parameter in self.parameters.items():
-                values[name] = torch.empty(tensors[parameter].shape, dtype=tensors[parameter].dtype)
-            values |= {name: mode.from_tensor(constant) for name, constant in self.constants.items()}
+            values: dict[str, Any] = {name: torch.empty(shape) for name, shape in zip(self.inputs, inputs, strict=True)}
+            names = (*self.parameters, *self.constants)
+            values |= {name: mode.from_tensor(tensor) for name, tensor in zip(names, tensors, strict=True)}
             is_dense = all(dense_shape(node) == tuple(values[node.name].shape) for node in self._arguments())
             for node in self.nodes:
                 if not is_dense and _is_sized(node):
@@ -72,7 +70,7 @@ class Region:
                 values[node.name] = node.target(*args, **kwargs)  # type: ignore[operator]
         return [tuple(values[name].shape) for name in self.outputs]
 
-    def export(self, inputs: Sequence[Shape], tensors: Mapping[str, Tensor]) -> ExportedProgram:
+    def export(self, inputs: Sequence[Shape], tensors: Sequence[Tensor]) -> ExportedProgram:
         """The region as a program of its own: inputs, then parameters, then constants are its arguments."""
         graph, copies = Graph(), dict[str, Node]()
         for name in (*self.inputs, *self.parameters, *self.constants):
@@ -80,12 +78,8 @@ class Region:
         for node in self.nodes:
             copies[node.name] = graph.node_copy(node, lambda argument: copies[argument.name])
         graph.output(tuple(copies[name] for name in self.outputs))
-        arguments = (*map(torch.zeros, inputs), *(tensor.detach() for tensor in self.tensors(tensors)))
+        arguments = (*map(torch.zeros, inputs), *(tensor.detach() for tensor in tensors))
         return torch.export.export(GraphModule(nn.Module(), graph), arguments)
-
-    def tensors(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """Parameters of the module, then constants, as the program takes them."""
-        return [*(tensors[name] for name in self.parameters.values()), *self.constants.values()]
 
     def _arguments(self) -> list[Node]:
         """Nodes outside of the region that it reads."""

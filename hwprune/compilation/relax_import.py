@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from hwprune.errors import CompileError
 
 @dataclass
 class Step:
-    """A call of one function, or a copy where ``symbol`` is "".
+    """A call of one function.
 
     Attributes:
         symbol: the function.
@@ -44,7 +44,7 @@ class RelaxProgram:
     Attributes:
         functions: TIR functions by symbol.
         inputs: buffers that are handed in.
-        outputs: buffers that are handed back, and where they are computed.
+        outputs: buffers that are handed back.
         steps: calls in order.
         sizes: bytes of every buffer that is neither input nor constant.
         constants: contents of the buffers that the import found or folded.
@@ -69,14 +69,14 @@ class RelaxProgram:
 
 
 def import_region(
-    region: Region, shapes: Sequence[tuple[int, ...]], tensors: Mapping[str, Tensor], target: CpuTarget
+    region: Region, shapes: Sequence[tuple[int, ...]], tensors: Sequence[Tensor], target: CpuTarget
 ) -> RelaxProgram:
-    """Lower a region at the shapes of its inputs and of a module's parameters; once for each.
+    """Lower a region at the shapes of its inputs and tensors; once for each.
 
     Raises:
         CompileError: TVM does not know one of its operators.
     """
-    key = (target, tuple(shapes), tuple(tuple(tensor.shape) for tensor in region.tensors(tensors)))
+    key = (target, tuple(shapes), tuple(tuple(tensor.shape) for tensor in tensors))
     if key not in region.programs:
         region.programs[key] = import_program(region.export(shapes, tensors), target.as_tvm())
     program: RelaxProgram = region.programs[key]
@@ -110,7 +110,7 @@ def _from_torch(program: ExportedProgram) -> Any:
     """Relax module of the program; what its reader does not know is decomposed into core operators first."""
     try:
         return from_exported_program(program)
-    except Exception:  # noqa: BLE001 - the reader asserts, raises and aborts by turns; the second try tells
+    except Exception:  # the reader asserts and raises by turns; the second try tells
         try:
             with torch.no_grad():
                 return from_exported_program(program.run_decompositions())
@@ -174,7 +174,11 @@ class _Reader:
         return name
 
     def _output(self, index: int, source: str) -> None:
-        """An output of its own, copied where an input, a constant or another output is handed back."""
+        """Add an output.
+
+        Raises:
+            CompileError: an input, a constant or another output is handed back.
+        """
         if source in self.program.sizes and source not in self.program.outputs:
             self.program.outputs.append(source)
             return
@@ -185,7 +189,8 @@ def _without_allocations(function: Any) -> tuple[Any, list[Any]]:
     """The function with its temporary buffers as last arguments."""
     root = function.body.block
     temporary = list(root.alloc_buffers)
-    block = s_tir.SBlock([], root.reads, root.writes, root.name_hint, root.body, None, [], root.match_buffers, root.annotations)
+    parts: Any = (root.reads, root.writes, root.name_hint, root.body, None, [], root.match_buffers, root.annotations)
+    block = s_tir.SBlock([], *parts)
     body = s_tir.SBlockRealize([], True, block)
     return tirx.PrimFunc([*function.params, *temporary], body, function.ret_type, function.attrs), temporary
 

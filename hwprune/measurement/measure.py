@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from device_agents.client import AgentClient, Loaded, SelfTest, TimingRequest
-from device_agents.errors import LoadFailed
+from device_agents.client import AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
+from hwprune.measurement.loading import LoadedLibrary, loaded
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
-from hwprune.measurement.trust import Fallback, Grade, capped
+from hwprune.measurement.trust import fallback_complaint
 from hwprune.records import Artifact, Conditions, Measurement
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
@@ -210,7 +209,7 @@ class Measurer:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
         with contextlib.ExitStack() as stack:
-            loads = [self._load(job.artifact, job.self_test, processes, stack) for job in jobs]
+            loads = [stack.enter_context(self._loaded(job.artifact, processes, job.self_test)) for job in jobs]
             subjects = [
                 Subject([TimingRequest(process.handle) for process in load.processes], error=load.error)
                 for load in loads
@@ -234,8 +233,7 @@ class Measurer:
     ) -> dict[LayerShape, Measurement]:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
-        with contextlib.ExitStack() as stack:
-            load = self._load(pack.artifact, None, 1, stack)
+        with self._loaded(pack.artifact, 1) as load:
             subjects = [
                 Subject(
                     [TimingRequest(process.handle, *pack.index[shape]) for process in load.processes],
@@ -276,37 +274,18 @@ class Measurer:
                 )
             self._references_ms[schedule_version] = min(levels)
 
-    def _load(
-        self, artifact: Artifact, self_test: SelfTest | None, processes: int, stack: contextlib.ExitStack
-    ) -> _Load:
-        """Start fresh processes, which end with the stack; a library that fails in one of them has failed."""
-        self.store.artifacts.find(artifact.sha256)
-        self.client.put(artifact.path, artifact.sha256)
-        load = _Load()
-        for _ in range(processes):
-            try:
-                loaded = self.client.load(
-                    artifact.sha256,
-                    cores=self.device.cores,
-                    self_test=self_test,
-                    timeout_s=self.settings.timeout_s,
-                )
-            except LoadFailed as error:
-                return _Load(error=str(error))
-            stack.enter_context(self._unloading(loaded.handle))
-            load.processes.append(loaded)
-        return load
-
-    @contextlib.contextmanager
-    def _unloading(self, handle: int) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise  # closing the client ends all processes at once, and does not wait for what they do
-        except BaseException:
-            self.client.unload(handle)
-            raise
-        self.client.unload(handle)
+    def _loaded(
+        self, artifact: Artifact, processes: int, self_test: SelfTest | None = None
+    ) -> contextlib.AbstractContextManager[LoadedLibrary]:
+        self.store.artifacts.find(artifact.sha256)  # a library that is used is not collected
+        return loaded(
+            self.client,
+            artifact,
+            processes=processes,
+            cores=self.device.cores,
+            self_test=self_test,
+            timeout_s=self.settings.timeout_s,
+        )
 
     def _stored(self, artifact: Artifact, max_age_s: float | None) -> Measurement | None:
         stored = self.store.find_measurement(artifact.sha256, self._conditions(artifact), max_age_s)
@@ -356,39 +335,19 @@ class Measurer:
         )
 
 
-@dataclass
-class _Load:
-    """A library's processes, or why there are none."""
-
-    processes: list[Loaded] = field(default_factory=list)
-    error: str | None = None
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Fields of a measurement that loading tells: the most of any process, and the usual time."""
-        if not self.processes:
-            return {}
-        peaks = [process.process_peak_bytes for process in self.processes]
-        deltas = [process.process_delta_bytes for process in self.processes]
-        return {
-            "load_ms": statistics.median(process.load_ms for process in self.processes),
-            "process_peak_bytes": None if None in peaks else max(peak for peak in peaks if peak is not None),
-            "process_delta_bytes": None if None in deltas else max(delta for delta in deltas if delta is not None),
-        }
-
-
 def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:
     """The measurement with the share of kernels that have no schedule of ours, and its grade capped by that."""
-    description = job.artifact.description
-    calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))
     if measurement.error is not None:
         return measurement
+    description = job.artifact.description
+    calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))
     share: float | None = None if calls else 0.0
     if calls and job.own_kernels_ms is not None:
         share = min(1.0, max(0.0, 1.0 - job.own_kernels_ms / measurement.latency_ms))
-    found = Grade(measurement.values_ms, measurement.drift, measurement.trust, measurement.trust_reason)
-    limited = capped(found, Fallback(calls, ops, share))
-    return replace(measurement, fallback_share=share, trust=limited.trust, trust_reason=limited.reason)
+    complaint = fallback_complaint(ops, share)
+    if measurement.trust == "A" and complaint:
+        measurement = replace(measurement, trust="B", trust_reason=complaint)
+    return replace(measurement, fallback_share=share)
 
 
 def _input_of(shape: LayerShape) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ readings show what the device did meanwhile: its clock, throttling, another prog
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,29 +33,6 @@ DISTURBED_RATIO = 1.25
 
 #: More time than this in kernels without a schedule of ours caps the grade at B.
 FALLBACK_SHARE_MAX = 0.05
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """Time in kernels that have no schedule of ours.
-
-    Attributes:
-        calls: how many calls a network makes to such kernels.
-        ops: their operators.
-        share: share of the network's time that they take, in [0, 1]; None where it is not known.
-    """
-
-    calls: int = 0
-    ops: tuple[str, ...] = ()
-    share: float | None = 0.0
-
-    @property
-    def complaint(self) -> str:
-        """Why the grade is capped at B; "" if it is not."""
-        if not self.calls or (self.share is not None and self.share <= FALLBACK_SHARE_MAX):
-            return ""
-        share = "an unknown share" if self.share is None else f"{self.share:.0%}"
-        return f"{share} of the time is in kernels without a schedule of ours ({', '.join(self.ops)})"
 
 
 @dataclass(frozen=True)
@@ -113,11 +90,17 @@ def grade(processes: Sequence[Sequence[Block]], level_ms: float, *, device_refer
     return Grade(_values(processes), _drift(processes, level_ms), "C", reason)
 
 
-def capped(found: Grade, fallback: Fallback) -> Grade:
-    """The grade, but at most B where much of the time is in kernels without a schedule of ours."""
-    if found.trust != "A" or not fallback.complaint:
-        return found
-    return replace(found, trust="B", reason=fallback.complaint)
+def fallback_complaint(ops: Sequence[str], share: float | None) -> str:
+    """Why the grade is capped at B: much of the time is in kernels without a schedule of ours; "" if it is not.
+
+    Args:
+        ops: operators of these kernels.
+        share: share of the time that they take, in [0, 1]; None if it is not known.
+    """
+    if share is not None and share <= FALLBACK_SHARE_MAX:
+        return ""
+    part = "an unknown share" if share is None else f"{share:.0%}"
+    return f"{part} of the time is in kernels without a schedule of ours ({', '.join(ops)})"
 
 
 def _grade_of(kept: Sequence[Sequence[Block]], level_ms: float, device_reference_ms: float | None) -> Grade:

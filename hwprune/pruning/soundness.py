@@ -21,7 +21,7 @@ from hwprune.pruning.layers import is_producer
 from hwprune.pruning.plan import Group, Groups, PruningPlan
 from hwprune.pruning.structured import Slicer
 
-#: Largest difference of a cut and a masked network, relative to a layer's largest output; float32 rounding is near 1e-6.
+#: Largest difference of a cut and a masked network, relative to a layer's largest output; float32 rounds near 1e-6.
 TOLERANCE = 1e-4
 TRIALS = 2
 

@@ -26,8 +26,8 @@ class Slicer:
     """Cuts one network to any plan of its groups.
 
     Tensors are read when a plan is cut, so a network that is trained further yields cuts with its newest weights.
-    Modules that a network holds outside its registered submodules are not followed; ``build_groups`` finds that out
-    and protects what depends on them.
+    Submodules are followed through registration and through lists and dictionaries, not through closures or bound
+    methods that a network keeps; ``build_groups`` finds out that cuts of such a network fail.
     """
 
     def __init__(self, module: nn.Module, groups: Groups) -> None:
@@ -59,9 +59,7 @@ class Slicer:
         Raises:
             ConfigError: the plan belongs to other groups.
         """
-        masks = self._masks(plan)
-        indices = [None if mask is None else torch.from_numpy(np.flatnonzero(mask)) for mask in masks]
-        return self._clone(self.module, masks, indices, {})
+        return _Cut(self._layers, self._containers, self._masks(plan)).module(self.module)
 
     def masked(self, plan: PruningPlan) -> nn.Module:
         """A copy of the dense network with zeros in all that :meth:`cut` removes; it answers as the cut network does.
@@ -110,32 +108,6 @@ class Slicer:
             removed.append(gone if len(units) < group.size else None)
         return [pattern.mask(removed) for pattern in self._patterns]
 
-    def _clone(
-        self, module: nn.Module, masks: Sequence[Mask | None], indices: Sequence[Tensor | None], clones: dict[int, Any]
-    ) -> nn.Module:
-        """Copy of a module tree, sliced; modules and tensors that occur twice stay one."""
-        if id(module) in clones:
-            known: nn.Module = clones[id(module)]
-            return known
-        clone: nn.Module = object.__new__(type(module))
-        clones[id(module)] = clone
-        state = vars(clone)
-        state.update(vars(module))
-        for key in self._containers[module]:
-            state[key] = state[key].copy()
-        layer = self._layers.get(module, _UNTOUCHED)
-        sides = {side: index for side, number in layer.patterns.items() if (index := indices[number]) is not None}
-        for tensors in (clone._parameters, clone._buffers):
-            for key, tensor in tensors.items():
-                if tensor is not None:
-                    tensors[key] = _copied(tensor, layer.axes.tensors.get(key), sides, clones)
-        for key, child in module._modules.items():
-            if child is not None:
-                clone._modules[key] = self._clone(child, masks, indices, clones)
-        if sides:
-            _resize(clone, layer.axes, {side: masks[layer.patterns[side]] for side in sides})
-        return clone
-
 
 @dataclass(frozen=True)
 class _Layer:
@@ -175,38 +147,91 @@ _NO_AXES = ChannelAxes({}, {})
 _UNTOUCHED = _Layer("", _NO_AXES, {})
 
 
+class _Cut:
+    """One cut in progress; modules and tensors that occur twice in the dense network stay one."""
+
+    def __init__(
+        self,
+        layers: Mapping[nn.Module, _Layer],
+        containers: Mapping[nn.Module, Sequence[str]],
+        masks: Sequence[Mask | None],
+    ) -> None:
+        self.layers = layers
+        self.containers = containers
+        self.masks = masks
+        self.indices = [None if mask is None else torch.from_numpy(np.flatnonzero(mask)) for mask in masks]
+        self.copies: dict[int, Any] = {}
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """Copy of a module and all below it, sliced."""
+        if id(module) in self.copies:
+            known: nn.Module = self.copies[id(module)]
+            return known
+        copied: nn.Module = object.__new__(type(module))
+        self.copies[id(module)] = copied
+        state = vars(copied)
+        state.update(vars(module))
+        for key in self.containers[module]:
+            value = state[key]
+            state[key] = self.container(value) if value else type(value)()
+        layer = self.layers.get(module, _UNTOUCHED)
+        sides = {side: index for side, number in layer.patterns.items() if (index := self.indices[number]) is not None}
+        for tensors in (copied._parameters, copied._buffers):
+            for key, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[key] = self.tensor(tensor, layer.axes.tensors.get(key, {}), sides)
+        if sides:
+            _resize(copied, layer.axes, {side: self.masks[layer.patterns[side]] for side in sides})
+        return copied
+
+    def container(self, value: Any) -> Any:
+        """Copy of a list or dictionary, lest a hook added to the cut network calls in the dense one; modules follow."""
+        kind = type(value)
+        if kind not in _CONTAINERS:
+            return self.module(value) if isinstance(value, nn.Module) else value
+        if isinstance(value, dict):
+            return kind((key, self.container(entry)) for key, entry in value.items())
+        return kind(self.container(entry) for entry in value)
+
+    def tensor(self, tensor: Tensor, axes: Mapping[int, Side], sides: Mapping[Side, Tensor]) -> Any:
+        """Sliced copy of a parameter or buffer."""
+        if id(tensor) in self.copies:
+            return self.copies[id(tensor)]
+        sliced = dense = tensor.detach()
+        for axis, side in axes.items():
+            if side in sides:
+                sliced = sliced.index_select(axis, sides[side].to(sliced.device))
+        if sliced is dense:
+            sliced = dense.clone()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        copied = nn.Parameter(sliced, requires_grad=tensor.requires_grad) if is_parameter else sliced
+        self.copies[id(tensor)] = copied
+        return copied
+
+
+#: Containers that a copy of a module must not share; looked for by exact type, since that is fast.
+_CONTAINERS = (OrderedDict, dict, list, set, tuple)
+
+
 def _axes(layer: nn.Module) -> ChannelAxes:
     axes = channel_axes(layer)
     return _NO_AXES if axes is None else axes
 
 
 def _containers(module: nn.Module) -> tuple[str, ...]:
-    """Attributes that a copy must not share, lest a hook or a list changed there changes here."""
-    return tuple(key for key, value in vars(module).items() if type(value) in (dict, OrderedDict, list, set))
+    """Attributes that a copy of a module must not share; tuples of numbers, as most layers have, it may."""
+    return tuple(
+        key
+        for key, value in vars(module).items()
+        if type(value) in _CONTAINERS
+        and not (isinstance(value, tuple) and not any(isinstance(entry, nn.Module) for entry in value))
+    )
 
 
 def _channel_count(layer: nn.Module, side: Side, members: Sequence[Member]) -> int:
     """Channels of a layer side; of a shortcut, which does not state them, as many as the groups own."""
     attribute = _axes(layer).counts.get(side)
     return int(getattr(layer, attribute)) if attribute else 1 + max(int(member.indices.max()) for member in members)
-
-
-def _copied(
-    tensor: Tensor, axes: Mapping[int, Side] | None, sides: Mapping[Side, Tensor], clones: dict[int, Any]
-) -> Any:
-    """The sliced copy of a tensor, made at its first use."""
-    if id(tensor) in clones:
-        return clones[id(tensor)]
-    sliced = dense = tensor.detach()
-    for axis, side in axes.items() if axes and sides else ():
-        if side in sides:
-            sliced = sliced.index_select(axis, sides[side].to(sliced.device))
-    if sliced is dense:
-        sliced = dense.clone()
-    is_parameter = isinstance(tensor, nn.Parameter)
-    copied = nn.Parameter(sliced, requires_grad=tensor.requires_grad) if is_parameter else sliced
-    clones[id(tensor)] = copied
-    return copied
 
 
 def _resize(layer: nn.Module, axes: ChannelAxes, masks: Mapping[Side, Mask | None]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-import hwprune
 from hwprune.records import Front, FrontRow
 from hwprune.reports import picture
 from hwprune.reports.front import load_evaluations, load_front, write_csv
@@ -61,7 +60,6 @@ def page(front: Front, run_folder: Path) -> str:
         latency_model=_facts(front.latency_model or {}),
         counts=_facts(front.counts),
         environment=_facts(_environment(run_folder)),
-        version=hwprune.__version__,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hwprune.records import Front, FrontRow
 from hwprune.reports.verdict import metric_of
@@ -124,7 +125,7 @@ def widths_figure(front: Front) -> Figure | None:
         axes = figure.add_subplot()
         image = axes.imshow(kept, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         axes.set_yticks(range(len(kept)), [row.id for row in front.points], fontsize=7)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("channel group, from input to output")
         figure.colorbar(image, ax=axes, label="channels kept")
     return figure

@@ -103,7 +103,7 @@ class Conv(Kernel):
     plain: bool
 
     def build(self) -> dict[str, Any]:
-        """Weights are (groups, in channels, K, K, group, lanes): with a group's blocks apart it runs 1.5 times slower."""
+        """Weights are (groups, in channels, K, K, group, lanes): with a group's blocks apart it runs 1.5 x slower."""
         from tvm import te, tirx
 
         from hwprune.compilation.kernels.tensor import ZERO, activate, number, schedule_of
@@ -113,9 +113,7 @@ class Conv(Kernel):
         # The blocks are an argument too: TVM could not prove that those of a quotient hold all channels.
         in_channels, in_blocks, groups = number("in_channels"), number("in_blocks"), number("groups")
         shape = (groups * group, out_height, out_width, lanes)
-        x = te.placeholder(
-            (in_channels, height, width) if self.plain else (in_blocks, height, width, lanes), name="x"
-        )
+        x = te.placeholder((in_channels, height, width) if self.plain else (in_blocks, height, width, lanes), name="x")
         w = te.placeholder((groups, in_channels, *window.kernel, group, lanes), name="w")
         b = te.placeholder((groups * group, lanes), name="b")
         r = te.placeholder(shape, name="r")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class Fallback(Kernel):
         text = repr((program.inputs, program.outputs, program.steps, sorted(program.sizes.items())))
         return cls(lanes, hashlib.sha256(text.encode()).hexdigest()[:24], program)
 
-    @property
+    @functools.cached_property
     def symbol(self) -> str:
         """Name of the C function."""
         return f"hw_fallback_{self.digest}"

@@ -10,7 +10,7 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 from latency_models.shapes import LayerShape
 
-#: Part of every kernel's cache key and of what a measurement depends on: raise it when a kernel or its schedule changes.
+#: Part of every kernel's cache key and of every measurement's conditions: raise it when a kernel or schedule changes.
 SCHEDULE_VERSION = "1"
 
 FAMILIES: dict[str, Callable[[LayerShape, CpuTarget], Usage]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class Kernel(abc.ABC):
 
     lanes: int
 
-    @property
+    @functools.cached_property
     def symbol(self) -> str:
         """Name of the C function, made of all that the kernel is compiled for."""
         words = [_word(getattr(self, field.name)) for field in fields(self)]

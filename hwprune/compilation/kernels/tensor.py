@@ -45,7 +45,7 @@ def _sigmoid(value: Any) -> Any:
 
 
 def exp(value: Any) -> Any:
-    """e to the ``value`` with relative error below 3e-7, in vector instructions alone (libm's would be called lane by lane).
+    """E to the ``value`` with relative error below 3e-7, in vector instructions alone (libm's would be called lane by lane).
 
     The argument is split as n ln 2 + r with r in [-ln 2 / 2, ln 2 / 2]; a Taylor polynomial gives e to the r, and 2 to the n
     is built from its exponent bits.

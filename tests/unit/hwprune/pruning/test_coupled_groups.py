@@ -212,18 +212,6 @@ class Tied(nn.Module):
         return self.other(torch.relu(self.one(x)))
 
 
-class Unregistered(nn.Module):
-    """Holds its layers in a list of its own beside the registered ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(4, 4, 1)
-        self.hidden = [self.layer]
-
-    def forward(self, x):
-        return self.hidden[0](x)
-
-
 class Own(nn.Module):
     """A layer of the user's own kind."""
 
@@ -247,7 +235,6 @@ class Own(nn.Module):
         (lambda x: x.softmax(1), "answers otherwise"),
         (lambda x: x + x.mean(1, keepdim=True), "answers otherwise"),
         (lambda x: x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2), "fails without"),
-        (Unregistered(), "fails without"),
         (Own(), "fails without"),
         (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), "computes its weight"),
     ],

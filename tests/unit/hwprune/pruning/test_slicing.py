@@ -222,6 +222,31 @@ def test_a_cut_shares_no_hooks_with_the_dense_network():
     assert not module[0]._forward_hooks
 
 
+class Listed(nn.Module):
+    """Runs its layers from containers of its own beside the registered ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.head = nn.Conv2d(4, 1, 1)
+        self.first = (self.stem, torch.relu)
+        self.rest = {"head": [self.head]}
+
+    def forward(self, x):
+        for step in (*self.first, *self.rest["head"]):
+            x = step(x)
+        return x
+
+
+def test_layers_that_run_from_a_list_are_cut_there_too():
+    module = Listed()
+    slicer = Slicer(module, build_groups(module, torch.zeros(1, 3, 8, 8)))
+    cut = slicer.cut(PruningPlan(((1, 2),)))
+    assert cut.first[0] is cut.stem
+    assert cut.rest["head"][0] is cut.head
+    assert cut(torch.zeros(1, 3, 8, 8)).shape == (1, 1, 8, 8)
+
+
 def test_frozen_parameters_stay_frozen_and_shared_layers_stay_shared():
     relu = nn.ReLU()
     module = nn.Sequential(nn.Conv2d(3, 4, 1), relu, nn.Conv2d(4, 4, 1), relu, nn.Conv2d(4, 1, 1))
