@@ -1,7 +1,7 @@
 """From the sum of kernels to the whole network: a linear correction fitted on a few networks measured whole.
 
-A network is not the sum of its kernels measured alone: calls cost, weights and activations come from farther away
-when other layers ran in between, and some layers suffer more from that than others. The correction is linear in those
+A network is not the sum of its kernels measured alone: calls cost, weights that a kernel alone keeps in a cache are
+gone when other layers ran in between, and some layers suffer more from that than others. The correction is linear in those
 amounts and Bayesian, each term small a priori, so three networks move it a little and a hundred a lot; nothing has to
 be selected. Residuals are relative, and networks far off the others count for little.
 
@@ -37,7 +37,15 @@ _OUTLIER = 2.5
 #: Beliefs this much less plausible than the best are dropped.
 _NEGLIGIBLE = 1e-3
 
-TERMS = ("constant", "calls", "weight_bytes", "activation_bytes", "kernels")
+#: Cache sizes whose cold bytes are terms; the measured networks tell which of them the device has.
+CACHE_BYTES = tuple(1 << bits for bits in range(18, 26))
+
+#: Names of the coefficients before those of the templates.
+TERMS = (
+    *("constant", "calls", "weight_bytes", "activation_bytes"),
+    *(f"cold_bytes_of_{size >> 10}_kib" for size in CACHE_BYTES),
+    "kernels",
+)
 
 
 @dataclass(frozen=True)
@@ -48,17 +56,13 @@ class NetworkTerms:
         templates: the K templates they consist of.
         by_template_ms: ``(n, K)`` sum of the kernels of each template.
         kernel_std_ms: ``(n,)`` standard deviation of the sum of all kernels.
-        calls: ``(n,)`` kernels called.
-        weight_bytes: ``(n,)`` bytes of weights read.
-        activation_bytes: ``(n,)`` bytes of activations read and written.
+        amounts: ``(n, len(TERMS) - 1)`` of what else takes time, as :data:`TERMS` names it.
     """
 
     templates: tuple[LayerShape, ...]
     by_template_ms: FloatArray
     kernel_std_ms: FloatArray
-    calls: FloatArray
-    weight_bytes: FloatArray
-    activation_bytes: FloatArray
+    amounts: FloatArray
 
     @property
     def sum_ms(self) -> FloatArray:
@@ -67,14 +71,12 @@ class NetworkTerms:
 
     def relative_to(self, templates: tuple[LayerShape, ...]) -> FloatArray:
         """Design matrix over the sum of kernels, ``(n, len(TERMS) + len(templates))``."""
-        known = np.zeros((len(self.calls), len(templates)))
+        known = np.zeros((len(self.amounts), len(templates)))
         column = {template: index for index, template in enumerate(templates)}
         for own, template in enumerate(self.templates):
             if template in column:
                 known[:, column[template]] = self.by_template_ms[:, own]
-        ones = np.ones(len(self.calls))
-        physical = np.stack([ones, self.calls, self.weight_bytes, self.activation_bytes, self.sum_ms], axis=1)
-        return np.concatenate([physical, known], axis=1) / self.sum_ms[:, None]
+        return np.column_stack([self.amounts, self.sum_ms, known]) / self.sum_ms[:, None]
 
     def unknown_share(self, templates: tuple[LayerShape, ...]) -> FloatArray:
         """Root sum of squares of the shares of the templates not among ``templates``, ``(n,)``, in [0, 1]."""
@@ -83,20 +85,36 @@ class NetworkTerms:
         return np.asarray(np.sqrt(squares), dtype=np.float64)
 
 
+def amounts(calls: int, weight_bytes: FloatArray, activation_bytes: FloatArray) -> FloatArray:
+    """What takes time beside the kernels alone, ``(n, len(TERMS) - 1)``.
+
+    A layer whose weights fit a cache finds them there when it is called again and again, but not in a network whose
+    weights do not fit: of those bytes, the share that the cache cannot hold is cold.
+
+    Args:
+        calls: kernels called, of each of n networks.
+        weight_bytes: ``(n, calls)`` weights of each kernel.
+        activation_bytes: ``(n,)`` activations read and written.
+    """
+    total = weight_bytes.sum(axis=1)
+    columns = [np.ones(len(total)), np.full(len(total), float(calls)), total, activation_bytes]
+    for size in CACHE_BYTES:
+        cold = 1 - size / np.maximum(total, size)
+        columns.append(np.minimum(weight_bytes, size).sum(axis=1) * cold)
+    return np.stack(columns, axis=1)
+
+
 def concatenate(parts: list[NetworkTerms]) -> NetworkTerms:
     """Terms of several sets of networks as one, over the union of their templates."""
     templates = tuple(dict.fromkeys(template for part in parts for template in part.templates))
     column = {template: index for index, template in enumerate(templates)}
-    by_template = np.zeros((sum(len(part.calls) for part in parts), len(templates)))
+    by_template = np.zeros((sum(len(part.amounts) for part in parts), len(templates)))
     start = 0
     for part in parts:
-        rows = slice(start, start := start + len(part.calls))
+        rows = slice(start, start := start + len(part.amounts))
         by_template[rows, [column[template] for template in part.templates]] = part.by_template_ms
-    stacked = [
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("kernel_std_ms", "calls", "weight_bytes", "activation_bytes")
-    ]
-    return NetworkTerms(templates, by_template, *stacked)
+    kernel_std_ms = np.concatenate([part.kernel_std_ms for part in parts])
+    return NetworkTerms(templates, by_template, kernel_std_ms, np.concatenate([part.amounts for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -187,10 +205,10 @@ class _Belief:
 
 
 def _beliefs(X: FloatArray) -> list[_Belief]:
-    amounts = X[:, : len(TERMS) - 1].mean(axis=0)
+    typical = X[:, : len(TERMS) - 1].mean(axis=0)
     beliefs = []
     for share, template_std, noise in itertools.product(_TERM_SHARES, _TEMPLATE_STDS, _NOISES):
-        terms = np.divide(share, amounts, out=np.zeros_like(amounts), where=amounts > 0)
+        terms = np.divide(share, typical, out=np.zeros_like(typical), where=typical > 0)
         templates = np.full(X.shape[1] - len(TERMS), template_std)
         variances = np.concatenate([terms, [_FACTOR_STD], templates]) ** 2
         beliefs.append(_Belief(variances, template_std, noise))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from latency_models.calibration import TERMS, Calibration, NetworkTerms, concatenate, fit_calibration
+from latency_models.calibration import TERMS, Calibration, NetworkTerms, amounts, concatenate, fit_calibration
 from latency_models.errors import ModelFileError
 from latency_models.evaluation import MeasuredNetwork, held_out_error
 from latency_models.features import (
@@ -228,17 +228,17 @@ class LatencyModel:
         columns = rows_by_template(layers)
         n = len(in_channels)
         by_template_ms, variance = np.empty((n, len(columns))), np.zeros(n)
-        weights, activations = np.zeros(n), np.zeros(n)
+        weights, activations = np.empty(in_channels.shape), np.zeros(n)
         for index, (template, layer) in enumerate(columns.items()):
             widths_in, widths_out = in_channels[:, layer], out_channels[:, layer]
             mean_ms, std_ms = self.kernels.look_up(template, widths_in, widths_out)
             by_template_ms[:, index] = mean_ms.sum(axis=1, dtype=np.float64)
             # One template's errors go the same way (it is one surface); those of different templates do not.
             variance += std_ms.sum(axis=1, dtype=np.float64) ** 2
-            weights += weight_bytes(template, widths_in, widths_out).sum(axis=1)
+            weights[:, layer] = weight_bytes(template, widths_in, widths_out)
             activations += activation_bytes(template, widths_in, widths_out).sum(axis=1)
-        calls = np.full(n, float(len(layers)))
-        return NetworkTerms(tuple(columns), by_template_ms, np.sqrt(variance), calls, weights, activations)
+        other = amounts(len(layers), weights, activations)
+        return NetworkTerms(tuple(columns), by_template_ms, np.sqrt(variance), other)
 
     def _rows(self) -> dict[str, Any]:
         return {"kernels": self.table.as_dict(), "measured_networks": _networks_as_dict(self.networks)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,11 +67,11 @@ class Compiler:
         usages = [call.usage for call in plan.calls]
         kernels = link.unique_kernels([link.reference_usage(self.target), *usages])
         objects = object_files(kernels, self.target, self.folder, self.workers)
-        with tempfile.TemporaryDirectory(dir=self._artifacts()) as name:
-            blob = Path(name, "weights.bin")
+        with self._draft() as draft:
+            blob = draft / "weights.bin"
             blob.write_bytes(link.weights_blob(plan))
             text = link.network_source(plan, json.dumps(description), blob, self.target)
-            return self._store(text, objects, Path(name), "network", description)
+            return self._store(text, objects, draft, "network", description)
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with all kernels of these layers: ``kernel_run(index, numbers)``.
@@ -93,9 +94,9 @@ class Compiler:
         description = {**self._description("kernels"), "calls": len(entries), "kernels": kernels}
         all_kernels = link.unique_kernels([link.reference_usage(self.target), *usages.values()])
         objects = object_files(all_kernels, self.target, self.folder, self.workers)
-        with tempfile.TemporaryDirectory(dir=self._artifacts()) as name:
+        with self._draft() as draft:
             text, description["arena_bytes"] = link.pack_source(entries, description, self.target)
-            artifact = self._store(text, objects, Path(name), "kernels", description)
+            artifact = self._store(text, objects, draft, "kernels", description)
         index = {shape: (order[usage.kernel, shape.batch], usage.numbers) for shape, usage in usages.items()}
         return KernelPack(artifact, index)
 
@@ -136,11 +137,20 @@ class Compiler:
             "fallback_ops": sorted({op for names in fallbacks for op in names.split("+")}),
         }
 
-    def _artifacts(self) -> Path:
-        """Folder of the libraries."""
-        folder = self.folder / "artifacts"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    @contextlib.contextmanager
+    def _draft(self) -> Iterator[Path]:
+        """A folder beside the artifacts that vanishes afterwards.
+
+        Raises:
+            CompileError: nothing can be written there.
+        """
+        artifacts = self.folder / "artifacts"
+        try:
+            artifacts.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=artifacts) as name:
+                yield Path(name)
+        except OSError as error:
+            raise CompileError(f"cannot write to {artifacts} ({error}): free space or choose another folder") from error
 
     def _store(
         self,
@@ -154,6 +164,6 @@ class Compiler:
         library = draft / "library.so"
         link.link(text, objects, library, self.target)
         sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
-        path = self._artifacts() / f"{sha256}.so"
+        path = draft.parent / f"{sha256}.so"
         library.replace(path)
         return Artifact(path, sha256, kind, self.target.name, SCHEDULE_VERSION, description)

@@ -51,7 +51,7 @@ Join = Callable[[Layer, Layer], Layer | None]
 
 
 def _fuse_pairs(layers: list[Layer], outputs: Sequence[str], join: Join) -> list[Layer]:
-    """Replace each pair (a layer, the only reader of its value) that ``join`` accepts by one layer, at the reader's place."""
+    """Every pair (a layer, the only reader of its value) that ``join`` accepts as one layer, at the reader's place."""
     readers = Counter([*outputs, *(name for layer in layers for name in layer.reads)])
     done: dict[str, Layer] = {}
     position: dict[str, int] = {}

@@ -185,7 +185,8 @@ def weights_blob(plan: Plan) -> bytes:
     for call in plan.calls:
         arrays = call.pack(call.usage)
         for array, size in zip(arrays, call.usage.parameters, strict=True):
-            assert (array.size, array.dtype) == (size, np.float32)
+            assert array.size == size
+            assert array.dtype == np.float32
             blob += np.ascontiguousarray(array).tobytes()
             blob += bytes(-len(blob) % ALIGNMENT_BYTES)
     return bytes(blob)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -48,11 +49,11 @@ def object_path(kernel: Kernel, target: CpuTarget, folder: Path) -> Path:
 def _compile(kernel: Kernel, target: CpuTarget, path: Path) -> None:
     """Write the object file of one kernel, atomically."""
     tvm_target = target.as_tvm()
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.o")
+    draft = path.with_name(f"{path.stem}.{os.getpid()}.{threading.get_ident()}.o")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         functions = {symbol: lower(function, symbol, tvm_target) for symbol, function in kernel.build().items()}
         module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_target)
-        path.parent.mkdir(parents=True, exist_ok=True)
         module.write_to_file(str(draft))
         draft.replace(path)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +80,9 @@ class Region:
             copies[node.name] = graph.node_copy(node, lambda argument: copies[argument.name])
         graph.output(tuple(copies[name] for name in self.outputs))
         arguments = (*map(torch.zeros, inputs), *(tensor.detach() for tensor in tensors))
-        return torch.export.export(GraphModule(nn.Module(), graph), arguments)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about torch's own internals
+            return torch.export.export(GraphModule(nn.Module(), graph), arguments)
 
     def _arguments(self) -> list[Node]:
         """Nodes outside of the region that it reads."""

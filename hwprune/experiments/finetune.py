@@ -72,17 +72,7 @@ def finetune(run_folder: Path, points: Sequence[str], console: Console) -> Front
 
 def settings(problem: Problem) -> training.TrainingSettings:
     """The one schedule for all points."""
-    chosen = problem.finetune
-    return training.TrainingSettings(
-        epochs=chosen.epochs,
-        lr=chosen.lr,
-        batch_size=chosen.batch_size,
-        momentum=chosen.momentum,
-        weight_decay=chosen.weight_decay,
-        warmup_epochs=0,
-        distillation=0.5 if chosen.distill else 0.0,
-        seed=problem.seed,
-    )
+    return training.TrainingSettings(**problem.finetune.model_dump(), seed=problem.seed)
 
 
 def _with(front: Front, row: FrontRow) -> Front:

@@ -73,7 +73,7 @@ class Workbench:
                 "the problem names no weights: run 'hwprune train PROBLEM.yaml --out FILE.safetensors', "
                 "then add --set weights=FILE.safetensors"
             )
-        data = datasets.load(problem.data, seed=problem.seed)
+        data = datasets.load(problem.data)
         task = tasks.build(problem.task, data)
         torch.manual_seed(problem.seed)
         dense = networks.build(problem.network, data.num_classes, data.input_shape[0])

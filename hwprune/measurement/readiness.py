@@ -18,6 +18,9 @@ WARMER_CELSIUS = 3.0
 #: Raspberry Pi's flags for under-voltage, a capped clock, throttling and heat at this moment.
 THROTTLED_NOW = 0b1111
 
+#: Resolution of the times that a device tells.
+TICK_S = 0.01
+
 _LOOK_S = 0.25
 _PAUSE_S = 1.0
 #: After a wait that brought nothing the next one is not tried for so long: the load is there to stay.
@@ -89,9 +92,16 @@ def heat(state: dict[str, Any], base_celsius: dict[str, float]) -> str:
 
 
 def load(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> str:
-    """Says if other programs kept cores busy between two readings."""
+    """Says if other programs kept cores busy between two readings, while the agent rested."""
+    cores = busy_cores(before, after, elapsed_s)
+    return f"other programs keep {cores:.1f} cores busy" if cores > QUIET_CORES else ""
+
+
+def busy_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:
+    """Cores that were busy, or taken away by a hypervisor, between two readings; 0 where the device does not tell."""
     first, last = before.get("cpu_times_s"), after.get("cpu_times_s")
     if not first or not last:
-        return ""
-    cores = sum(last[name] - first[name] for name in ("busy", "stolen")) / elapsed_s
-    return f"other programs keep {cores:.1f} cores busy" if cores > QUIET_CORES else ""
+        return 0.0
+    # Times come in ticks of 10 ms: one of each reading may belong to the time outside.
+    spent_s = sum(last[name] - first[name] for name in ("busy", "stolen")) - 2 * TICK_S
+    return max(0.0, spent_s) / elapsed_s

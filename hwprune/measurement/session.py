@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from device_agents.client import AgentClient, Block, TimingRequest
-from hwprune.measurement.trust import Grade, grade, reference_level_ms
+from device_agents.client import AgentClient, Block, TimingRequest, TimingResult
+from hwprune.measurement.readiness import QUIET_CORES, busy_cores
+from hwprune.measurement.trust import Grade, grade, is_doubtful, reference_level_ms
 
 #: Called with what is done and the total.
 Progress = Callable[[int, int], None]
@@ -43,9 +44,9 @@ class Subject:
 
     Attributes:
         requests: what to ask of the agent, one for each process.
-        without_call: whether to subtract what calling a function costs by itself, as for kernels, which a network
-            calls from C.
         blocks: of each process, over all repeats.
+        doubtful: blocks of each process that other programs may have slowed.
+        overhead_ms: what calling any function costs by itself; part of every value.
         repeats: how often blocks were added.
         level_ms: level of the reference kernel when the grade was given.
         grade: what the blocks are worth; None before the first ones.
@@ -53,12 +54,17 @@ class Subject:
     """
 
     requests: Sequence[TimingRequest]
-    without_call: bool = False
-    blocks: list[list[Block]] = field(default_factory=list)
+    blocks: list[list[Block]] = field(init=False)
+    doubtful: list[list[Block]] = field(init=False)
+    overhead_ms: float = 0.0
     repeats: int = 0
     level_ms: float = float("nan")
     grade: Grade | None = None
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.blocks = [[] for _ in self.requests]
+        self.doubtful = [[] for _ in self.requests]
 
     @property
     def is_pending(self) -> bool:
@@ -71,6 +77,7 @@ def measure(
     subjects: Sequence[Subject],
     settings: Settings,
     *,
+    threads: int,
     device_reference_ms: float | None,
     before_repeat: Callable[[], None],
     progress: Progress | None = None,
@@ -81,6 +88,7 @@ def measure(
         client: the device.
         subjects: what to time; their attributes are filled in.
         settings: how.
+        threads: cores that a subject keeps busy itself.
         device_reference_ms: the reference level that the device is known for, or None.
         before_repeat: called before blocks are added; a good moment to wait for the device.
         progress: told the blocks of the first go as they are done.
@@ -93,20 +101,28 @@ def measure(
         if repeat:
             before_repeat()
         start = time.monotonic()
-        _add_blocks(client, pending, settings, progress if not repeat else None)
-        spent_s += time.monotonic() - start
+        before = client.state()
+        results = _request(client, pending, settings, progress if not repeat else None)
+        elapsed_s = time.monotonic() - start
+        is_quiet = busy_cores(before, client.state(), elapsed_s) - threads <= QUIET_CORES
+        spent_s += elapsed_s
+        for subject, found in zip(pending, results, strict=True):
+            _add(subject, found, is_quiet, device_reference_ms)
         # Common to all that were timed in the same turns; those that have their grade keep the level it was given at.
         level_ms = reference_level_ms([block for subject in pending for blocks in subject.blocks for block in blocks])
         for subject in pending:
             subject.repeats = repeat
             if subject.error is None:
                 subject.level_ms = level_ms
-                subject.grade = grade(subject.blocks, level_ms, device_reference_ms=device_reference_ms)
+                subject.grade = grade(
+                    subject.blocks, level_ms, device_reference_ms=device_reference_ms, doubtful=subject.doubtful
+                )
 
 
-def _add_blocks(
+def _request(
     client: AgentClient, subjects: Sequence[Subject], settings: Settings, progress: Progress | None
-) -> None:
+) -> list[list[TimingResult]]:
+    """Results of each subject's processes."""
     requests = [request for subject in subjects for request in subject.requests]
     results = iter(
         client.measure(
@@ -119,14 +135,13 @@ def _add_blocks(
             on_progress=progress,
         )
     )
-    for subject in subjects:
-        subject.blocks = subject.blocks or [[] for _ in subject.requests]
-        for blocks in subject.blocks:
-            result = next(results)
-            subject.error = subject.error or result.error
-            overhead_ms = result.overhead_ms if subject.without_call else 0.0
-            blocks += [_less(block, overhead_ms) for block in result.blocks]
+    return [[next(results) for _ in subject.requests] for subject in subjects]
 
 
-def _less(block: Block, overhead_ms: float) -> Block:
-    return replace(block, values_ms=tuple(max(0.0, value - overhead_ms) for value in block.values_ms))
+def _add(subject: Subject, results: Sequence[TimingResult], is_quiet: bool, device_reference_ms: float | None) -> None:
+    for number, result in enumerate(results):
+        subject.error = subject.error or result.error
+        subject.overhead_ms = max(subject.overhead_ms, result.overhead_ms)
+        for block in result.blocks:
+            doubtful = is_doubtful(block, is_quiet, device_reference_ms)
+            (subject.doubtful if doubtful else subject.blocks)[number].append(block)

@@ -6,7 +6,9 @@ readings show what the device did meanwhile: its clock, throttling, another prog
 1. *Level*: readings gather at one value, or at a few where the clock has steps. The lowest value at which many of a
    session's blocks stand is the session's level; it is common to everything that was measured in turns.
 2. *Kept* are the blocks whose two readings are within 1 % of the level; where these are too few, within 3 %.
-3. *Grade*: A and B ask for a narrow interval and a reference that stood still, by the table :data:`LIMITS`. Anything
+3. *Doubtful* are blocks that were timed while other programs were busy, unless the reference ran as fast as this device
+   can: a core that two programs share slows a network by another factor than the reference. They are evidence only.
+4. *Grade*: A and B ask for a narrow interval and a reference that stood still, by the table :data:`LIMITS`. Anything
    else is C, with the reason.
 """
 
@@ -29,7 +31,7 @@ KEPT_BLOCKS_MIN = 5
 KEPT_BLOCKS_OF_PROCESS_MIN = 2
 
 #: A level so much slower than the device's own is no step of the clock: another program shares the core, or heat.
-DISTURBED_RATIO = 1.25
+DISTURBED_RATIO = 1.2
 
 #: More time than this in kernels without a schedule of ours caps the grade at B.
 FALLBACK_SHARE_MAX = 0.05
@@ -73,21 +75,42 @@ def reference_level_ms(blocks: Sequence[Block]) -> float:
     return float(np.percentile(readings, 10))
 
 
-def grade(processes: Sequence[Sequence[Block]], level_ms: float, *, device_reference_ms: float | None = None) -> Grade:
+def is_doubtful(block: Block, is_quiet: bool, device_reference_ms: float | None) -> bool:
+    """Whether a block may have been slowed by other programs.
+
+    Args:
+        block: the block.
+        is_quiet: whether other programs rested while it was timed.
+        device_reference_ms: the level that the device is known for; None if this is the first time.
+    """
+    return not is_quiet and (device_reference_ms is None or _movement(block, device_reference_ms) > LIMITS["B"])
+
+
+def grade(
+    processes: Sequence[Sequence[Block]],
+    level_ms: float,
+    *,
+    device_reference_ms: float | None = None,
+    doubtful: Sequence[Sequence[Block]] = (),
+) -> Grade:
     """Keep the blocks that the reference vouches for, and grade what they say.
 
     Args:
         processes: blocks of each process.
         level_ms: the session's :func:`reference_level_ms`.
         device_reference_ms: the level that the device is known for; None if this is the first time.
+        doubtful: blocks of each process that :func:`is_doubtful`.
     """
     for limit in LIMITS.values():
         kept = [[block for block in blocks if _movement(block, level_ms) <= limit] for blocks in processes]
         if sum(map(len, kept)) >= KEPT_BLOCKS_MIN and min(map(len, kept)) >= KEPT_BLOCKS_OF_PROCESS_MIN:
             return _grade_of(kept, level_ms, device_reference_ms)
-    found, total = sum(map(len, kept)), sum(map(len, processes))
-    reason = f"the reference kernel held still in {found} of {total} blocks only: other work on the device?"
-    return Grade(_values(processes), _drift(processes, level_ms), "C", reason)
+    evidence, shared = [*processes, *doubtful], sum(map(len, doubtful))
+    found, total = sum(map(len, kept)), sum(map(len, evidence))
+    reason = f"the reference kernel held still in {found} of {total} blocks only"
+    if shared:
+        reason += f", and other programs were busy during {shared}"
+    return Grade(_values(evidence), _drift(evidence, level_ms), "C", reason)
 
 
 def fallback_complaint(ops: Sequence[str], share: float | None) -> str:

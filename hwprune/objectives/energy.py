@@ -22,7 +22,9 @@ class Energy:
         Raises:
             ConfigError: the device has no meter.
         """
-        remedy = "this device tells no energy; remove it from 'objectives' and 'constraints', or name a device with a meter"
+        remedy = (
+            "this device tells no energy; remove it from 'objectives' and 'constraints', or name a device with a meter"
+        )
         meter = need(candidates.sources.energy_mj, "'energy'", remedy)
         return np.asarray(meter(candidates.widths), dtype=np.float64)
 

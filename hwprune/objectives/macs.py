@@ -23,17 +23,21 @@ class Macs:
         Raises:
             ConfigError: the problem gives no layer shapes.
         """
-        return layer_macs(candidates.shapes).sum(axis=1)
+        return np.asarray(layer_macs(candidates.shapes).sum(axis=1))
 
 
 def layer_macs(shapes: NetworkShapes) -> FloatArray:
-    """``(n, L)`` multiply-adds of every layer of n networks; 0 for layers that do not multiply with weights."""
-    return np.column_stack(
+    """``(n, L)`` multiply-adds of every layer of n networks.
+
+    0 for layers that do not multiply with weights, and for operators that no kernel of ours computes.
+    """
+    macs: FloatArray = np.column_stack(
         [
             _per_product(template) * _products(template, shapes.in_channels[:, layer], shapes.out_channels[:, layer])
             for layer, template in enumerate(shapes.templates)
         ]
     ).astype(np.float64)
+    return macs
 
 
 def _products(template: LayerShape, c_in: np.ndarray, c_out: np.ndarray) -> np.ndarray:

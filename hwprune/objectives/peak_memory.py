@@ -22,7 +22,9 @@ class PeakMemory:
         Raises:
             ConfigError: the compiler's memory plan is not known.
         """
-        planned = need(candidates.sources.planned_memory_bytes, "'peak_memory'", "use a network that hwprune can compile")
+        planned = need(
+            candidates.sources.planned_memory_bytes, "'peak_memory'", "use a network that hwprune can compile"
+        )
         return np.asarray(planned(candidates.widths), dtype=np.float64)
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwprune.pruning.coupling import tensors
+from hwprune.pruning.graph import tensors
 from hwprune.pruning.layers import is_producer
 from hwprune.pruning.plan import Group, Groups, PruningPlan
 from hwprune.pruning.structured import Slicer
@@ -88,7 +88,7 @@ def _answers(module: nn.Module, x: Tensor) -> list[tuple[str, Tensor]]:
             layer.register_forward_hook(noting(name))
     with torch.no_grad():
         outputs = module(x)
-    return answers + [("", output) for output in tensors(outputs)]
+    return answers + [("", output.float()) for output in tensors(outputs)]  # masks and indices cannot be subtracted
 
 
 def _shaken(module: nn.Module) -> nn.Module:

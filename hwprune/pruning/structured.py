@@ -21,6 +21,8 @@ from hwprune.pruning.plan import Groups, Member, PruningPlan
 
 Mask = NDArray[np.bool_]
 
+_SIDES: tuple[Side, Side] = ("in", "out")
+
 
 class Slicer:
     """Cuts one network to any plan of its groups.
@@ -176,12 +178,15 @@ class _Cut:
             state[key] = self.container(value) if value else type(value)()
         layer = self.layers.get(module, _UNTOUCHED)
         sides = {side: index for side, number in layer.patterns.items() if (index := self.indices[number]) is not None}
-        for tensors in (copied._parameters, copied._buffers):
+        for tensors, is_parameter in ((copied._parameters, True), (copied._buffers, False)):
             for key, tensor in tensors.items():
                 if tensor is not None:
-                    tensors[key] = self.tensor(tensor, layer.axes.tensors.get(key, {}), sides)
-        if sides:
-            _resize(copied, layer.axes, {side: self.masks[layer.patterns[side]] for side in sides})
+                    tensors[key] = self.tensor(tensor, layer.axes.tensors.get(key, {}), sides, is_parameter)
+        if isinstance(copied, PadShortcut):
+            inside, outside = (self.masks[layer.patterns[side]] if side in sides else None for side in _SIDES)
+            _resize_shortcut(copied, inside, outside)
+        elif sides:
+            _resize(copied, layer.axes, {side: len(index) for side, index in sides.items()})
         return copied
 
     def container(self, value: Any) -> Any:
@@ -193,7 +198,7 @@ class _Cut:
             return kind((key, self.container(entry)) for key, entry in value.items())
         return kind(self.container(entry) for entry in value)
 
-    def tensor(self, tensor: Tensor, axes: Mapping[int, Side], sides: Mapping[Side, Tensor]) -> Any:
+    def tensor(self, tensor: Tensor, axes: Mapping[int, Side], sides: Mapping[Side, Tensor], is_parameter: bool) -> Any:
         """Sliced copy of a parameter or buffer."""
         if id(tensor) in self.copies:
             return self.copies[id(tensor)]
@@ -203,7 +208,6 @@ class _Cut:
                 sliced = sliced.index_select(axis, sides[side].to(sliced.device))
         if sliced is dense:
             sliced = dense.clone()
-        is_parameter = isinstance(tensor, nn.Parameter)
         copied = nn.Parameter(sliced, requires_grad=tensor.requires_grad) if is_parameter else sliced
         self.copies[id(tensor)] = copied
         return copied
@@ -234,20 +238,20 @@ def _channel_count(layer: nn.Module, side: Side, members: Sequence[Member]) -> i
     return int(getattr(layer, attribute)) if attribute else 1 + max(int(member.indices.max()) for member in members)
 
 
-def _resize(layer: nn.Module, axes: ChannelAxes, masks: Mapping[Side, Mask | None]) -> None:
+def _resize(layer: nn.Module, axes: ChannelAxes, channels: Mapping[Side, int]) -> None:
     """Bring the attributes of a sliced layer in line with its tensors."""
-    present = {side: mask for side, mask in masks.items() if mask is not None}
-    if isinstance(layer, PadShortcut):
-        removed_front = _removed(present["out"][: layer.front])
-        removed_behind = _removed(present["out"]) - _removed(present.get("in")) - removed_front
-        layer.front -= removed_front
-        layer.back -= removed_behind
-        return
-    if isinstance(layer, _ConvNd) and layer.groups > 1:
-        layer.groups -= layer.groups * _removed(present["out"]) // layer.out_channels
+    if isinstance(layer, _ConvNd) and layer.groups > 1 and "out" in channels:
+        layer.groups = layer.groups * channels["out"] // layer.out_channels
     state = vars(layer)  # nn.Module.__setattr__ looks for parameters first, which takes longer than all the rest
-    for side, mask in present.items():
-        state[axes.counts[side]] -= _removed(mask)
+    for side, count in channels.items():
+        state[axes.counts[side]] = count
+
+
+def _resize_shortcut(layer: PadShortcut, inside: Mask | None, outside: Mask | None) -> None:
+    """Take the zero channels away that the wider stream loses in front of and behind the narrower one's."""
+    removed_front = _removed(None if outside is None else outside[: layer.front])
+    layer.back -= _removed(outside) - _removed(inside) - removed_front
+    layer.front -= removed_front
 
 
 def _removed(mask: Mask | None) -> int:

@@ -81,7 +81,8 @@ class Archive:
         feasible = np.flatnonzero(self.CV <= 0)
         if not feasible.size:
             return feasible
-        return feasible[moocore.is_nondominated(self.F[feasible])]
+        front: IntArray = feasible[moocore.is_nondominated(self.F[feasible])]
+        return front
 
     def front(self) -> list[Evaluation]:
         """The feasible non-dominated evaluations, by rising first objective."""
@@ -89,9 +90,11 @@ class Archive:
         return [self.evaluations[row] for row in rows[np.lexsort(self.F[rows].T[::-1])]]
 
     def hypervolume(self, ref_point: npt.ArrayLike) -> float:
-        """Volume that the feasible evaluations dominate below ``ref_point``, an ``(n_obj,)`` vector; larger is better."""
+        """Volume that the feasible evaluations dominate below an ``(n_obj,)`` ``ref_point``; larger is better."""
         rows = self.front_rows()
-        return float(moocore.hypervolume(self.F[rows], ref=np.asarray(ref_point, dtype=np.float64))) if rows.size else 0.0
+        if not rows.size:
+            return 0.0
+        return float(moocore.hypervolume(self.F[rows], ref=np.asarray(ref_point, dtype=np.float64)))
 
     def _columns(self) -> tuple[IntArray, FloatArray, FloatArray]:
         if self._arrays is None:
@@ -102,7 +105,7 @@ class Archive:
 
 
 def violation(values: Mapping[str, FloatArray], bounds: Mapping[str, float], n: int) -> FloatArray:
-    """``(n,)`` sums of the relative amounts by which ``values`` exceed their upper ``bounds``; 0 where they keep them."""
+    """``(n,)`` sums of the relative amounts by which ``values`` exceed their upper ``bounds``; 0 where none does."""
     total = np.zeros(n)
     for name, bound in bounds.items():
         total += np.maximum(values[name] - bound, 0) / max(abs(bound), 1e-12)

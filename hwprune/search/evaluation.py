@@ -52,7 +52,7 @@ class Generation:
         number: from 0, the initial population.
         spent: evaluations so far.
         front_size: feasible non-dominated evaluations.
-        surrogate_tau: rank correlation of the error's surrogate with held-out evaluations, in [-1, 1]; None without one.
+        surrogate_tau: rank correlation of the error's surrogate with held-out evaluations, in [-1, 1]; None without.
         surrogate_used: proposals were screened by the surrogate.
         local_steps: moves that the local search made.
         selection: rule that selected the survivors.
@@ -80,6 +80,7 @@ class SearchContext:
     Attributes:
         problem: what is searched.
         budget: true evaluations that may be spent; one is one accuracy evaluation of a distinct plan, failed or not.
+            The argument ``minutes`` bounds the time that they take, too.
         random_state: the only source of randomness.
         archive: every true evaluation so far.
         spent: true evaluations so far.
@@ -96,6 +97,7 @@ class SearchContext:
         journal: Journal | None = None,
         progress: Callable[[Progress], None] | None = None,
         report: Callable[[Generation], None] | None = None,
+        minutes: float | None = None,
     ) -> None:
         self.problem = problem
         self.budget = budget
@@ -104,6 +106,7 @@ class SearchContext:
         self.spent = 0
         self.repeated = 0
         self.evaluating_s = 0.0
+        self._seconds_left = np.inf if minutes is None else 60 * minutes
         self._journal = journal or Journal()
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
@@ -187,7 +190,7 @@ class SearchContext:
         if self.archive.failures and not len(self.archive):
             reason = self.archive.failures[0].error
             raise NothingEvaluatedError(
-                f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that and start a new run"
+                f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
 
     def _evaluate(self, widths: IntArray, origin: str, generation: int) -> Evaluation:
@@ -196,7 +199,7 @@ class SearchContext:
         if known is not None:
             self.repeated += 1
             return known
-        if self.spent >= self.budget:
+        if self.spent >= self.budget or self._seconds_left <= 0:
             raise BudgetExhausted
         recorded = self._journal.evaluation(plan.key)
         evaluation = recorded
@@ -205,6 +208,7 @@ class SearchContext:
             evaluation = self.problem.evaluate(plan, widths, origin, generation)
             self.evaluating_s += time.perf_counter() - started
             self._journal.add_evaluation(evaluation)
+        self._seconds_left -= evaluation.seconds  # as recorded, so that a resumed run ends where this one would
         self._known[plan.key] = evaluation
         self._asked.add(widths.tobytes())
         self.archive.add(evaluation)

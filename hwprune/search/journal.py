@@ -68,7 +68,9 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise RunError(f"cannot write {self.path} ({error.strerror}): free the disk, then --resume the run") from error
+            raise RunError(
+                f"cannot write {self.path} ({error.strerror}): free the disk, then --resume the run"
+            ) from error
 
     def _read(self, path: Path) -> None:
         if not path.exists():
@@ -81,7 +83,7 @@ class Journal:
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise RunError(f"{path}, line {number}: not a record of a search ({error}): start a new run") from error
 
     def _take(self, record: dict[str, Any]) -> None:

@@ -33,14 +33,14 @@ class Neighbourhood:
     largest: int
 
     def around(self, problem: SearchProblem, widths: IntArray, random_state: np.random.Generator) -> IntArray:
-        """``(n, G)`` distinct neighbours of ``(G,)`` widths."""
+        """``(n, G)`` neighbours of ``(G,)`` widths."""
         n_other = max(1, self.largest // 8)
         singles = self._singles(problem, widths, self.largest - 2 * n_other, random_state)
         pairs = self._pairs(problem, widths, singles, n_other, random_state)
         genome = problem.space.encode(widths[None])
         steps = genome + random_state.normal(0, self.sigma, (n_other, len(widths)))
         moved = np.vstack([singles, pairs, problem.space.decode(np.clip(steps, 0, problem.space.upper))])
-        return np.unique(moved[(moved != widths).any(axis=1)], axis=0)
+        return _elsewhere(moved, widths)
 
     def _singles(self, problem: SearchProblem, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
         """Every group a few levels up or down."""
@@ -48,8 +48,7 @@ class Neighbourhood:
         levels = np.vstack([move * np.eye(len(widths), dtype=np.int64) for move in moves])
         if len(levels) > n:
             levels = levels[random_state.choice(len(levels), n, replace=False)]
-        moved = problem.space.shift(np.broadcast_to(widths, levels.shape), levels)
-        return moved[(moved != widths).any(axis=1)]
+        return _elsewhere(problem.space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
 
     def _pairs(
         self, problem: SearchProblem, widths: IntArray, singles: IntArray, n: int, random_state: np.random.Generator
@@ -58,14 +57,18 @@ class Neighbourhood:
         steps = singles - widths
         up, down = np.flatnonzero((steps > 0).any(axis=1)), np.flatnonzero((steps < 0).any(axis=1))
         if not (up.size and down.size):
-            return singles[:0]
+            return np.asarray(singles[:0])
         cost = problem.cheap(np.vstack([widths, singles]))[cost_name(problem)]
         change = cost[1:] - cost[0]
         first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
         closest = np.argsort(np.abs(change[first] + change[second]), kind="stable")[:n]
         # Both steps touch one group each; on the same group they would cancel or exceed its bounds.
         moved = widths + steps[first[closest]] + steps[second[closest]]
-        return np.clip(moved, problem.space.smallest, problem.space.sizes)
+        return np.asarray(np.clip(moved, problem.space.smallest, problem.space.sizes))
+
+
+def _elsewhere(moved: IntArray, widths: IntArray) -> IntArray:
+    return np.asarray(moved[(moved != widths).any(axis=1)])
 
 
 def cost_name(problem: SearchProblem) -> str:

@@ -10,7 +10,13 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def simulated_binary_crossover(
-    A: FloatArray, B: FloatArray, upper: float, random_state: np.random.Generator, *, prob: float = 0.9, eta: float = 15.0
+    A: FloatArray,
+    B: FloatArray,
+    upper: float,
+    random_state: np.random.Generator,
+    *,
+    prob: float = 0.9,
+    eta: float = 15.0,
 ) -> FloatArray:
     """Two children of every pair of parents (SBX, Deb and Agrawal 1995, with bounds).
 
@@ -80,7 +86,8 @@ def stochastic_universal_sampling(shares: FloatArray, n: int, random_state: np.r
 
 def binary_tournament(n_pop: int, n: int, random_state: np.random.Generator) -> IntArray:
     """``(n,)`` winners of pairs of a population of ``n_pop`` that is sorted from best to worst."""
-    return random_state.integers(n_pop, size=(n, 2)).min(axis=1)
+    pairs: IntArray = random_state.integers(n_pop, size=(n, 2))
+    return np.asarray(pairs.min(axis=1))
 
 
 def latin_hypercube(n: int, n_var: int, random_state: np.random.Generator) -> FloatArray:

@@ -50,11 +50,11 @@ def hypervolume_sharpe_ratio(F: FloatArray, lower: npt.ArrayLike, upper: npt.Arr
         upper: ``(n_obj,)`` upper end; points not strictly below it get nothing.
 
     Returns:
-        The ratio (infinite without risk, 0 without return) and ``(n,)`` investments that sum to 1 (all 0 without return).
+        The ratio (infinite without risk, 0 without return) and ``(n,)`` investments that sum to 1 (or are all 0).
     """
     low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
     investments = np.zeros(len(F))
-    inside = (F < high).all(axis=1)
+    inside = np.less(F, high).all(axis=1)
     if not inside.any():
         return 0.0, investments
     points = np.maximum(F[inside], low)
@@ -73,8 +73,8 @@ def hypervolume_sharpe_ratio(F: FloatArray, lower: npt.ArrayLike, upper: npt.Arr
 def peel(F: FloatArray, n: int) -> Choice:
     """Choose ``n`` rows by repeated investment (step 9): those that get capital first, then the same among the rest.
 
-    One portfolio holds few individuals and never a dominated one; so its members are taken in order of their capital, and
-    the next level invests in what is left. Of equal objective vectors only the first row can be chosen.
+    One portfolio holds few individuals and never a dominated one; so its members are taken in order of their capital,
+    and the next level invests in what is left. Of equal objective vectors only the first row can be chosen.
 
     Args:
         F: ``(n_pop, n_obj)`` objective values, minimized.

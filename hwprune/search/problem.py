@@ -194,6 +194,6 @@ def check_feasible(problem: SearchProblem, ranges: Mapping[str, Range] | None = 
         if bound < ranges[name].minimum:
             column = objective_plugins.load(name).column
             raise InfeasibleError(
-                f"constraint {column} <= {bound:g} cannot be met: the smallest candidates reach {ranges[name].minimum:g} "
-                f"(dense {ranges[name].dense:g}); raise the bound or pruning_ratio_max"
+                f"constraint {column} <= {bound:g} cannot be met: the smallest candidates reach "
+                f"{ranges[name].minimum:g} (dense {ranges[name].dense:g}); raise the bound or pruning_ratio_max"
             )

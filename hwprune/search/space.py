@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +52,8 @@ class SearchSpace:
 
         Args:
             sizes: dense channels of every group.
-            round_to: step of the widths; ``auto`` takes ``channel_step``, and less for groups that would keep fewer than
-                eight levels.
+            round_to: step of the widths; ``auto`` takes ``channel_step``, and less for groups that would have fewer
+                than eight levels.
             channel_step: the device's step, where wider does not cost more until the next one.
             pruning_ratio_max: largest share of a group that is removed.
             scores: importance of every group's channels, for the encoding ``layer_threshold``.
@@ -63,7 +63,9 @@ class SearchSpace:
         """
         dense = np.asarray(sizes, dtype=np.int64)
         if dense.ndim != 1 or not dense.size or (dense < 1).any():
-            raise ConfigError("nothing to prune: the network has no prunable channel group (see 'protect' and 'prune_residual')")
+            raise ConfigError(
+                "nothing to prune: the network has no prunable channel group (see 'protect' and 'prune_residual')"
+            )
         if not 0 < pruning_ratio_max < 1:
             raise ConfigError(f"pruning_ratio_max is {pruning_ratio_max}: give a share between 0 and 1")
         if isinstance(round_to, str):
@@ -121,13 +123,14 @@ class SearchSpace:
     def shift(self, widths: IntArray, levels: IntArray) -> IntArray:
         """``(n, G)`` widths moved by ``(n, G)`` levels, kept inside the space."""
         moved = (-(-widths // self.round_to) + levels) * self.round_to
-        return np.clip(moved, self.smallest, self.sizes)
+        return np.asarray(np.clip(moved, self.smallest, self.sizes))
 
-    def _snap(self, kept: FloatArray, smallest: IntArray) -> IntArray:
+    def _snap(self, kept: npt.NDArray[Any], smallest: IntArray) -> IntArray:
         """Nearest levels to real-valued widths."""
         steps = self.round_to * np.rint(kept / self.round_to)
         nearest = np.where(np.abs(self.sizes - kept) <= np.abs(steps - kept), self.sizes, steps)
-        return np.clip(nearest, smallest, self.sizes).astype(np.int64)
+        widths: IntArray = np.clip(nearest, smallest, self.sizes).astype(np.int64)
+        return widths
 
     @functools.cached_property
     def _thresholds(self) -> list[FloatArray]:

@@ -14,8 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from hwprune.objectives.macs import layer_macs
 from hwprune.search.operators import latin_hypercube
@@ -26,14 +24,15 @@ FloatArray = npt.NDArray[np.float64]
 Kind = Literal["forest", "boosting", "gaussian_process", "ridge"]
 
 FOLDS = 5
+RIDGE_ALPHAS = np.logspace(-3, 4, 15)
 
 
 class WidthFeatures:
     """Features of widths (step 6a): what is kept, how it aligns with the device's step, what it costs layer by layer.
 
-    Kept widths, ``ceil(width / step)``, ``width mod step``, multiply-adds and channel products of every layer, and their
-    total, which trees cannot sum themselves. Columns that say the same as an earlier one for every candidate are dropped:
-    where only one side of each layer is pruned, most of them do.
+    Kept widths, ``ceil(width / step)``, ``width mod step``, multiply-adds and channel products of every layer, and all
+    multiply-adds together, which trees cannot sum themselves. Columns that say the same as an earlier one for every
+    candidate are dropped: where only one side of each layer is pruned, most of them do.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
@@ -54,7 +53,7 @@ class WidthFeatures:
 
     def _all(self, widths: IntArray) -> FloatArray:
         step = self._problem.channel_step
-        columns = [widths, -(-widths // step), widths % step]
+        columns: list[npt.NDArray[Any]] = [widths, -(-widths // step), widths % step]
         if self._problem.shapes is not None:
             shapes = self._problem.shapes(widths)
             macs = layer_macs(shapes)
@@ -89,6 +88,7 @@ class ErrorSurrogate:
         self._gaussian_process_max_rows = gaussian_process_max_rows
         self._models: list[Any] = []
         self._logit = True
+        self._centre = self._scale = np.zeros(0)
         self.tau = 0.0
         self.mean_absolute_error = float("nan")
 
@@ -98,7 +98,10 @@ class ErrorSurrogate:
         if len(errors) < 2 * FOLDS:
             return self
         self._logit = bool((errors >= 0).all() and (errors <= 1).all())
-        X, y = self._features(widths), self._scaled(errors)
+        features = self._features(widths)
+        self._centre = features.mean(axis=0)
+        self._scale = np.maximum(features.std(axis=0), 1e-12)
+        X, y = self._standardised(features), self._scaled(errors)
         fold = random_state.permutation(len(y)) % FOLDS
         held_out = np.empty(len(y))
         for left_out in range(FOLDS):
@@ -119,8 +122,11 @@ class ErrorSurrogate:
 
     def predict(self, widths: IntArray) -> FloatArray:
         """``(n,)`` predicted errors of ``(n, G)`` widths."""
-        X = self._features(widths)
+        X = self._standardised(self._features(widths))
         return self._unscaled(np.mean([model.predict(X) for model in self._models], axis=0))
+
+    def _standardised(self, features: FloatArray) -> FloatArray:
+        return np.asarray((features - self._centre) / self._scale)
 
     def _scaled(self, errors: FloatArray) -> FloatArray:
         if not self._logit:
@@ -137,10 +143,9 @@ class ErrorSurrogate:
         if self._kind == "boosting":
             return GradientBoostingRegressor(max_depth=3, subsample=0.7, max_features=1 / 3, random_state=seed)
         if self._kind == "ridge":
-            return _ridge()
+            return RidgeCV(RIDGE_ALPHAS)
         kernel = ConstantKernel() * Matern(length_scale=10.0, nu=2.5) + WhiteKernel(0.1, (1e-4, 10.0))
-        process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
-        return make_pipeline(StandardScaler(), process)
+        return GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
 
 
 class _TrendForest:
@@ -151,7 +156,7 @@ class _TrendForest:
     """
 
     def __init__(self, trees: int, seed: int) -> None:
-        self._trend = _ridge()
+        self._trend = RidgeCV(RIDGE_ALPHAS)
         self._forest = ExtraTreesRegressor(trees, max_features=1 / 3, min_samples_leaf=2, random_state=seed)
 
     def fit(self, X: FloatArray, y: FloatArray) -> _TrendForest:
@@ -162,11 +167,7 @@ class _TrendForest:
 
     def predict(self, X: FloatArray) -> FloatArray:
         """``(n,)`` predictions."""
-        # The forest's own predict spends most of a small batch on starting its thread pool.
+        # The regressors' own predict spends most of a small batch on checks and on starting a thread pool.
         rows = np.ascontiguousarray(X, dtype=np.float32)
         rest = np.mean([tree.tree_.predict(rows)[:, 0] for tree in self._forest.estimators_], axis=0)
-        return np.asarray(self._trend.predict(X) + rest)
-
-
-def _ridge() -> Any:
-    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 4, 15)))
+        return np.asarray(X @ self._trend.coef_ + self._trend.intercept_ + rest)

@@ -54,7 +54,7 @@ def nsga2(F: FloatArray, n: int) -> Choice:
 
 
 def sms_emoa(F: FloatArray, n: int) -> Choice:
-    """Rank; in the last front that fits in part, the smallest hypervolume contribution goes first (Beume et al. 2007)."""
+    """Rank; where a front fits in part, the smallest hypervolume contribution goes first (Beume et al. 2007)."""
     rank = moocore.pareto_rank(F)
     order: list[int] = []
     for level in np.unique(rank):
@@ -69,7 +69,7 @@ def sms_emoa(F: FloatArray, n: int) -> Choice:
 
 
 def moea_d(F: FloatArray, n: int) -> Choice:
-    """Each of ``n`` weight vectors takes the individual of smallest Tchebycheff value that is left (Zhang and Li 2007)."""
+    """Each of ``n`` weight vectors takes what is left of smallest Tchebycheff value (Zhang and Li 2007)."""
     points = _normalised(F)
     # Fixed weights: the rule is a function of F alone, and a resumed run sees the same ones.
     weights = np.random.default_rng(0).dirichlet(np.ones(F.shape[1]), size=n)

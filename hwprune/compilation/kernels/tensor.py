@@ -45,10 +45,10 @@ def _sigmoid(value: Any) -> Any:
 
 
 def exp(value: Any) -> Any:
-    """E to the ``value`` with relative error below 3e-7, in vector instructions alone (libm's would be called lane by lane).
+    """Exponential, relative error below 3e-7, in vector instructions (libm's would be called lane by lane).
 
-    The argument is split as n ln 2 + r with r in [-ln 2 / 2, ln 2 / 2]; a Taylor polynomial gives e to the r, and 2 to the n
-    is built from its exponent bits.
+    The argument is split as n ln 2 + r with r in [-ln 2 / 2, ln 2 / 2]; a Taylor polynomial gives the exponential of r,
+    and 2 to the n is built from its exponent bits.
     """
     value = te.max(te.min(value, const(88.0)), const(-87.0))
     n = te.floor(value * const(1.4426950408889634) + const(0.5))

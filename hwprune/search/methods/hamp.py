@@ -5,21 +5,21 @@ Fundamental Research 4(4), 2024, 941-950. https://doi.org/10.1016/j.fmre.2022.07
 
     --method hamp --set selection=hsr --set surrogate=forest
 
-Written to follow the paper's abstract; details that it does not state are this project's choices. The numbers in the code
-are the steps of docs/methods.md: 1 to 4 (groups, genome, decoding, objectives) belong to the problem, 7 and 8 (measuring
-and fine-tuning the front) to the run.
+Written to follow the paper's abstract; details that it does not state are this project's choices. The numbers in the
+code are the steps of docs/methods.md: 1 to 4 (groups, genome, decoding, objectives) belong to the problem, 7 and 8
+(measuring and fine-tuning the front) to the run.
 
 Choices of this implementation:
     - Portfolio is meant in the financial sense: capital is invested in individuals by the Hypervolume Sharpe-Ratio
       (``selection=hsr``); the other readings are named alternatives of the same switch.
-    - Objectives that are cheap and exact, or that the device's model predicts, are used as they are; the surrogate is for
-      the error alone.
+    - Objectives that are cheap and exact, or that the device's model predicts, are used as they are; the surrogate is
+      for the error alone: trees over a linear trend, judged by what they did not see.
     - A member's genome is that of its widths, so that what was rounded away is not inherited.
-    - The population shrinks with budgets below 100, and generations go on until the budget is spent; with 740 evaluations
-      that is a population of 20 and about 30 generations.
-    - Constraints: feasible individuals come first in selection, screening and local search; the others by their violation.
+    - The population shrinks with budgets below 100, and generations go on until the budget is spent; with 740
+      evaluations that is a population of 20 and 30 generations.
+    - Constraints: feasible individuals come first in selection, screening and local search; the others by violation.
     - Proposals that were evaluated before are replaced, so that every generation spends what it may.
-    - The local search's end points are evaluated before the children: where the budget ends within a generation, on those.
+    - The local search's end points are evaluated before the children: they come first where the budget ends.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from hwprune.search.operators import (
 )
 from hwprune.search.portfolio import Choice, peel
 from hwprune.search.problem import SearchProblem
-from hwprune.search.survival import OPERATORS, RULES, OperatorPortfolio, feasible_first
 from hwprune.search.surrogate import ErrorSurrogate, Kind, WidthFeatures
+from hwprune.search.survival import OPERATORS, RULES, OperatorPortfolio, feasible_first
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

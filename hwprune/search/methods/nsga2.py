@@ -17,12 +17,12 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
+from pymoo.algorithms.moo import nsga2 as pymoo_nsga2
 from pymoo.core.duplicate import DuplicateElimination
 from pymoo.core.problem import Problem
+from pymoo.core.termination import NoTermination
 from pymoo.operators.crossover.sbx import SBX
 from pymoo.operators.mutation.pm import PM
-from pymoo.core.termination import NoTermination
 
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
@@ -82,7 +82,7 @@ class NSGA2:
     def _algorithm(self, context: SearchContext) -> Any:
         settings, space = self.settings, context.problem.space
         pop_size = population_size(settings.pop_size, context.budget)
-        algorithm = PymooNSGA2(
+        algorithm = pymoo_nsga2.NSGA2(
             pop_size=pop_size,
             n_offsprings=settings.n_offsprings or pop_size,
             sampling=space.encode(initial_widths(space, pop_size, context.random_state)),

@@ -1,6 +1,6 @@
 """Random search: every gene drawn uniformly; a plain control.
 
-    --method random
+--method random
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Uniform-width sweep: the same pruning ratio for every group; a plain control.
 
-    --method uniform
+--method uniform
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from latency_models.calibration import NetworkTerms, concatenate, fit_calibration
+from latency_models.calibration import TERMS, NetworkTerms, amounts, concatenate, fit_calibration
 from latency_models.shapes import LayerShape
 
 A, B, C = (LayerShape("conv2d", 0, 0, size, size, (3, 3)) for size in (32, 16, 8))
@@ -10,8 +10,9 @@ A, B, C = (LayerShape("conv2d", 0, 0, size, size, (3, 3)) for size in (32, 16, 8
 def terms(n, seed=0, templates=(A, B), kernel_std=0.0):
     generator = np.random.default_rng(seed)
     by_template = generator.uniform(0.1, 0.5, (n, len(templates)))
-    weights, activations = generator.uniform(1e5, 1e6, (2, n))
-    return NetworkTerms(tuple(templates), by_template, np.full(n, kernel_std), np.full(n, 20.0), weights, activations)
+    weights = generator.uniform(1e3, 1e5, (n, 20))
+    other = amounts(20, weights, generator.uniform(1e5, 1e6, n))
+    return NetworkTerms(tuple(templates), by_template, np.full(n, kernel_std), other)
 
 
 def test_without_networks_the_sum_stands_with_a_wide_spread():
@@ -25,7 +26,7 @@ def test_a_factor_a_constant_and_a_cost_of_bytes_are_recovered():
     seen, new = terms(30), terms(50, seed=1)
 
     def truth(t):
-        return 0.01 + 1.1 * t.sum_ms + 5e-8 * t.weight_bytes
+        return 0.01 + 1.1 * t.sum_ms + 5e-8 * t.amounts[:, TERMS.index("weight_bytes")]
 
     mean_ms, _ = fit_calibration(seen, truth(seen)).predict(new)
     np.testing.assert_allclose(mean_ms, truth(new), rtol=0.01)
@@ -81,5 +82,15 @@ def test_networks_of_several_families_are_joined_over_all_templates():
 def test_no_prediction_is_negative_however_far_away():
     seen = terms(10)
     calibration = fit_calibration(seen, seen.sum_ms - 0.1)
-    tiny = NetworkTerms((A, B), np.full((1, 2), 1e-4), np.zeros(1), np.ones(1), np.ones(1), np.ones(1))
+    tiny = NetworkTerms((A, B), np.full((1, 2), 1e-4), np.zeros(1), amounts(1, np.ones((1, 1)), np.ones(1)))
     assert calibration.predict(tiny)[0] > 0
+
+
+def test_weights_are_cold_where_a_layer_fits_the_cache_and_its_network_does_not():
+    mib = 1 << 20
+    small, large = amounts(2, mib * np.array([[0.25, 0.5], [0.5, 3.5]]), np.ones(2))
+    cold = TERMS.index("cold_bytes_of_1024_kib")
+    assert small[cold] == 0, "the whole network fits"
+    assert large[cold] == (0.5 + 1.0) * mib * 0.75, (
+        "of what fits when a layer runs alone, a quarter stays in 1 of 4 MiB"
+    )

@@ -177,6 +177,23 @@ def test_every_output_of_several_stays_whole():
     assert {entry.name for entry in groups.protected} == {"features", "boxes", "classes"}
 
 
+def test_an_output_without_gradient_stays_whole_too():
+    class Labels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            self.classes = nn.Conv2d(4, 5, 1)
+            self.head = nn.Conv2d(5, 2, 1)
+
+        def forward(self, x):
+            scores = self.classes(self.stem(x))
+            return self.head(scores), scores.argmax(1), scores.detach() > 0
+
+    groups = build(Labels())
+    assert [group.name for group in groups] == ["stem"]
+    assert "answers otherwise" in reason(groups, "classes")
+
+
 def test_a_layer_used_twice_is_pruned_once():
     class Twice(nn.Module):
         def __init__(self) -> None:

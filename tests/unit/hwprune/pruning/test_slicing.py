@@ -204,6 +204,17 @@ def test_the_attributes_of_cut_layers_state_their_channels():
     assert first.shortcut.front + cut.conv1.out_channels + first.shortcut.back == first.conv2.out_channels
 
 
+def test_kept_channels_are_told_by_layer_side():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 4, 2))
+    slicer = Slicer(module, build_groups(module, torch.zeros(1, 3, 2, 2)))
+    kept = slicer.kept_channels(PruningPlan(((1, 3),)))
+    assert {place: channels.tolist() for place, channels in kept.items()} == {
+        ("0", "out"): [1, 3],
+        ("2", "in"): [4, 5, 6, 7, 12, 13, 14, 15],
+    }
+    assert slicer.kept_channels(PruningPlan.dense(slicer.groups)) == {}
+
+
 def test_a_cut_reads_the_weights_of_its_time():
     module = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 1, 1))
     slicer = Slicer(module, build_groups(module, torch.zeros(1, 3, 8, 8)))
