@@ -1,9 +1,9 @@
 """From the sum of kernels to the whole network: a linear correction fitted on a few networks measured whole.
 
 A network is not the sum of its kernels measured alone: calls cost, weights that a kernel alone keeps in a cache are
-gone when other layers ran in between, and some layers suffer more from that than others. The correction is linear in those
-amounts and Bayesian, each term small a priori, so three networks move it a little and a hundred a lot; nothing has to
-be selected. Residuals are relative, and networks far off the others count for little.
+gone when other layers ran in between, and some layers suffer more from that than others. The correction is linear in
+those amounts and Bayesian, each term small a priori, so three networks move it a little and a hundred a lot; nothing
+has to be selected. Residuals are relative, and networks far off the others count for little.
 
 Choices of this implementation: prior sizes and noise are averaged over a grid by their evidence (Bishop: Pattern
 Recognition and Machine Learning, 2006, section 3.5), and the spread is put to scale by leave-one-out residuals, with

@@ -62,7 +62,8 @@ class LayerShape:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LayerShape:
         """Inverse of :meth:`as_dict`; lists become tuples again."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in data.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def export(session: Session, run_folder: Path, point: str, out_folder: Path | No
     from hwprune.experiments.export import export as run_export
 
     out_folder = out_folder or run_folder / "export" / point
-    report = run_export(run_folder, point, out_folder, session.home.artifacts)
+    report = run_export(run_folder, point, out_folder, session.home)
     if as_json:
         emit_json(asdict(report))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -57,12 +58,13 @@ def _compile(kernel: Kernel, target: CpuTarget, path: Path) -> None:
         module.write_to_file(str(draft))
         draft.replace(path)
     except OSError as error:
-        raise CompileError(f"cannot write {path} ({error}): free space or choose another HWPRUNE_HOME") from error
+        raise CompileError(f"cannot write {path} ({error}): free space or choose another folder") from error
     except Exception as error:  # TVM raises whatever its C++ threw, under many types
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise CompileError(f"TVM cannot compile {kernel.symbol} ({line}): report this layer") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def lower(function: Any, symbol: str, target: Any) -> Any:

@@ -78,7 +78,7 @@ class Calibrator:
         self.model = model
 
     def measure(self, front: Sequence[Evaluation]) -> dict[str, Any]:
-        """Measure the members of ``front`` whose prediction is least sure; see :class:`hwprune.search.problem.Refiner`."""
+        """Measure the members of ``front`` whose prediction is least sure (a ``Refiner`` of the search)."""
         fresh = [found for found in front if found.plan_key not in self._measured]
         if self._session is None or not fresh or len(self._measured) >= REFINE_MAX:
             return {}
@@ -93,7 +93,7 @@ class Calibrator:
         return {"networks": networks}
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Take what :meth:`measure` said into the model; see :class:`hwprune.search.problem.Refiner`."""
+        """Take what :meth:`measure` said into the model."""
         self._measured |= {network["plan_key"] for network in data["networks"]}
         trusted = [network for network in data["networks"] if network["latency_ms"] is not None]
         if not trusted:

@@ -34,6 +34,21 @@ class CheckRow:
     remedy: str = ""
 
 
+#: This computer, registered when it is first named.
+LOCAL = "local"
+
+
+def find(home: Home, name: str) -> Device:
+    """A registered device; this computer is registered on the spot.
+
+    Raises:
+        DeviceError: the device is unknown, or its agent cannot be started.
+    """
+    if name == LOCAL and name not in home.devices.names():
+        return add_local(home, name)
+    return home.devices.get(name)
+
+
 def add_local(home: Home, name: str) -> Device:
     """Register this computer: ask its agent what it is and fill in the target; one core is kept for measuring.
 

@@ -19,8 +19,12 @@ import torch
 from torch import nn
 
 from hwprune import networks, training
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.targets import CpuTarget
 from hwprune.config import RunConfig
 from hwprune.errors import CompileError, ConfigError, RunError, UnknownNameError
+from hwprune.experiments.devices import find
+from hwprune.experiments.home import Home
 from hwprune.experiments.points import PointFiles
 from hwprune.experiments.provenance import RunFolder, write_text
 from hwprune.experiments.workbench import Workbench
@@ -44,7 +48,7 @@ class ExportReport:
         onnx: the ONNX file.
         weights: the weights as safetensors.
         plan: what was kept, as JSON.
-        library: the library that was measured, where the artifact store still has it.
+        library: the network compiled for the run's device, with the weights that are handed out.
         onnx_difference: largest difference of the ONNX file's outputs from torch's, relative to the largest output.
         checked_with: what ran the ONNX file.
     """
@@ -53,19 +57,19 @@ class ExportReport:
     onnx: Path
     weights: Path
     plan: Path
-    library: Path | None
+    library: Path
     onnx_difference: float
     checked_with: str
 
 
-def export(run_folder: Path, point: str, out_folder: Path, artifacts: Path | None = None) -> ExportReport:
+def export(run_folder: Path, point: str, out_folder: Path, home: Home) -> ExportReport:
     """Write one point of a run's front.
 
     Args:
         run_folder: the run.
         point: an id of its front, ``dense`` included.
         out_folder: where the files go; made if absent.
-        artifacts: folder of compiled libraries.
+        home: where the device's entry and compiled kernels are.
 
     Raises:
         RunError: the folder is no run.
@@ -76,7 +80,9 @@ def export(run_folder: Path, point: str, out_folder: Path, artifacts: Path | Non
     files = PointFiles(run)
     if point not in files.ids():
         raise UnknownNameError("point", point, files.ids())
-    bench = Workbench.open(RunConfig.load(run.path / "config.yaml").problem)
+    config = RunConfig.load(run.path / "config.yaml")
+    device = find(home, config.device)
+    bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
     plan = files.plan(point)
     module = bench.slicer.cut(plan)
     training.load_weights(module, files.weights(point))
@@ -87,19 +93,17 @@ def export(run_folder: Path, point: str, out_folder: Path, artifacts: Path | Non
         difference, runner = _write_onnx(module, bench.example_input, draft / f"{point}.onnx")
         training.save_weights(module, draft / "weights.safetensors")
         write_text(draft / "plan.json", json.dumps(_description(bench, plan), indent=1))
-        library = artifacts / f"{files.artifact(point)}.so" if artifacts else None
-        if library is not None and library.is_file():
-            shutil.copyfile(library, draft / f"{point}.so")
+        library = Compiler(CpuTarget.from_dict(device.target, device.threads), home.path).network(bench.graph, module)
+        shutil.copyfile(library.path, draft / f"{point}.so")
         out_folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(draft.iterdir()):
             shutil.copyfile(file, out_folder / file.name)
-    shipped = out_folder / f"{point}.so"
     return ExportReport(
         out_folder,
         out_folder / f"{point}.onnx",
         out_folder / "weights.safetensors",
         out_folder / "plan.json",
-        shipped if shipped.is_file() else None,
+        out_folder / f"{point}.so",
         difference,
         runner,
     )

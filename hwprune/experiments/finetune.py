@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from hwprune import training
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import UnknownNameError
 from hwprune.experiments.points import PointFiles
-from hwprune.experiments.progress import Console
+from hwprune.experiments.progress import Console, Steps
 from hwprune.experiments.provenance import RunFolder
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Front, FrontRow
@@ -47,13 +47,7 @@ def finetune(run_folder: Path, points: Sequence[str], console: Console) -> Front
         for row in todo:
             module = bench.slicer.cut(files.plan(row.id))
             training.load_weights(module, files.weights(row.id))
-            training.finetune(
-                module,
-                bench.task,
-                settings(problem),
-                teacher=bench.dense,
-                progress=lambda epoch, row=row: steps.advance(1, f"{row.id}, loss {epoch.loss:.3f}"),
-            )
+            training.finetune(module, bench.task, settings(problem), teacher=bench.dense, progress=_told(steps, row.id))
             module.eval()
             tuned = replace(
                 row,
@@ -68,6 +62,10 @@ def finetune(run_folder: Path, points: Sequence[str], console: Console) -> Front
             run.write_json("front.json", front.as_dict())
             run.log("finetuned", point=row.id, val=tuned.val_metric, test=tuned.test_metric)
     return front
+
+
+def _told(steps: Steps, point: str) -> Callable[[training.Epoch], None]:
+    return lambda epoch: steps.advance(1, f"{point}, loss {epoch.loss:.3f}")
 
 
 def settings(problem: Problem) -> training.TrainingSettings:

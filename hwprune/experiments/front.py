@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import moocore
@@ -58,12 +59,13 @@ def measure_front(
     names |= {row.id: f"u{number:02d}" for number, row in enumerate(untrusted) if row.id != "dense"}
     by_id = {row.id: index for index, row in enumerate(rows) if row is not None}
     files = PointFiles(folder)
-    final, apart = [], []
+    final: list[FrontRow] = []
+    apart: list[FrontRow] = []
     for row in [*(row for row in kept if row.id == "dense"), *points, *untrusted]:
         module, plan = modules[by_id[row.id]], plans[by_id[row.id]]
         files.write(names[row.id], plan, module)
         test = bench.task.evaluate(module, "test") if row.trust != "C" else None
-        told = FrontRow(**{**row.__dict__, "id": names[row.id], "test_metric": test})
+        told = replace(row, id=names[row.id], test_metric=test)
         (apart if row.trust == "C" else final).append(told)
     front = _front(folder, config, bench, session, model, final, apart, counts, measurements)
     folder.write_json("measurements.json", [measurement.as_dict() for measurement in measurements])

@@ -27,10 +27,6 @@ class PointFiles:
         """Ids of the front's networks, ``dense`` first."""
         return [str(row["id"]) for row in self._rows()]
 
-    def artifact(self, point: str) -> str:
-        """SHA-256 of the library that was measured."""
-        return next(str(row["artifact"]) for row in self._rows() if row["id"] == point)
-
     def plan(self, point: str) -> PruningPlan:
         """What the point keeps."""
         return PruningPlan.from_dict(self.run.read_json(f"points/{point}.json"))

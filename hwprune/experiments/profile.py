@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
 from hwprune.errors import UntrustedError
+from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session
@@ -64,7 +65,7 @@ class ProfileReport:
 def profile(
     home: Home, device_name: str, problem: Problem | None, *, minutes: float | None, console: Console
 ) -> ProfileReport:
-    """Profile a device for a problem's network (ResNet-20 on 32x32 images without one), and remember its model and step.
+    """Profile a device for a problem's network (else ResNet-20 at 32x32), and remember its model and channel step.
 
     Raises:
         DeviceError: the device is unknown, or lost.
@@ -72,7 +73,7 @@ def profile(
     """
     from hwprune.experiments.calibration import save_model
 
-    device = home.devices.get(device_name)
+    device = find(home, device_name)
     problem = problem or common_problem()
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads), with_weights=False)
     with open_session(home, device, console) as session:
@@ -106,7 +107,9 @@ def profile_network(
     started = time.perf_counter()
     deadline = None if minutes is None else started + 60 * minutes
     generator = np.random.default_rng(0)
-    space = SearchSpace.of(bench.groups.sizes, round_to=1, pruning_ratio_max=bench.problem.pruning.pruning_ratio_max)
+    space = SearchSpace.of(
+        bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=bench.problem.pruning.pruning_ratio_max
+    )
     widths = np.vstack([space.sizes, space.smallest, space.decode(generator.random((62, space.n_var)) * space.upper)])
     table = _measure_kernels(session, bench, widths, console, deadline)
     networks = _measure_networks(session, bench, _spread(widths, NETWORKS), console)
@@ -131,7 +134,8 @@ def profile_network(
     )
     console.info(
         f"{report.kernels} kernels and {report.networks} networks: held-out error {report.mape:.1f} %, "
-        f"{report.within_5:.0f} % within 5 %, rank correlation {report.spearman:.3f}; channel step {report.channel_step}"
+        f"{report.within_5:.0f} % within 5 %, rank correlation {report.spearman:.3f}; "
+        f"channel step {report.channel_step}"
     )
     return model, report
 
@@ -177,7 +181,8 @@ def _measure_networks(
 def _spread(widths: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     """``n`` rows from the widest to the narrowest network, evenly by their total width."""
     order = np.argsort(-widths.sum(axis=1), kind="stable")
-    return widths[order[np.unique(np.linspace(0, len(order) - 1, n).round().astype(int))]]
+    chosen: npt.NDArray[np.int64] = widths[order[np.unique(np.linspace(0, len(order) - 1, n).round().astype(int))]]
+    return chosen
 
 
 def channel_step(model: LatencyModel, bench: Workbench, space: SearchSpace) -> int:

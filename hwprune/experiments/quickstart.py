@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 
 from hwprune.config import Problem
-from hwprune.experiments.devices import add_local
+from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.finetune import finetune
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.run import RunReport, search
 from hwprune.experiments.train import train
 from hwprune.units import format_duration
-
-DEVICE = "local"
 
 #: Budget and schedules that show a front in minutes; configs/problems/digits-resnet20.yaml has the same problem.
 PROBLEM = {
@@ -28,16 +26,14 @@ PROBLEM = {
 
 
 def quickstart(home: Home, runs_folder: Path, console: Console) -> RunReport:
-    """Register this computer if it is not yet, train ResNet-20 on digits, profile, search with HAMP, fine-tune the front.
+    """Register this computer, train ResNet-20 on digits, profile, search with HAMP, fine-tune the front.
 
     Raises:
         HwpruneError: something on the way failed; what was done so far is kept.
         DeviceError: the agent cannot be started.
     """
     started = time.perf_counter()
-    if DEVICE not in home.devices.names():
-        device = add_local(home, DEVICE)
-        console.info(f"registered this computer as {device.name!r}: {device.description.get('cpu_model')}")
+    console.info(f"device 'local': {find(home, LOCAL).description.get('cpu_model')}")
     runs_folder.mkdir(parents=True, exist_ok=True)
     weights = runs_folder / "digits-resnet20.safetensors"
     problem = Problem.model_validate({**PROBLEM, "weights": str(weights)})
@@ -47,7 +43,7 @@ def quickstart(home: Home, runs_folder: Path, console: Console) -> RunReport:
     report = search(
         problem,
         home=home,
-        device_name=DEVICE,
+        device_name=LOCAL,
         method="hamp",
         method_settings={},
         runs_folder=runs_folder,

@@ -17,6 +17,7 @@ from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
+from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, write_text
@@ -102,7 +103,7 @@ def search(
         HwpruneError: the config cannot be used, or a constraint cannot be met.
         DeviceError: the device is unknown, or lost.
     """
-    device = home.devices.get(device_name)
+    device = find(home, device_name)
     methods.build(method, method_settings)  # a wrong setting is said before anything is loaded
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
@@ -127,7 +128,7 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
     config = RunConfig.load(folder.path / "config.yaml")
     if (folder.path / "front.json").exists():
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
-    device = home.devices.get(config.device)
+    device = find(home, config.device)
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
     with open_session(home, device, console) as session:
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
@@ -142,7 +143,7 @@ def dry_run(
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
-    device = home.devices.get(device_name)
+    device = find(home, device_name)
     methods.build(method, method_settings)
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
@@ -209,7 +210,7 @@ def search_problem(
     measured = problem.latency_source == "device" and session is not None
     return SearchProblem(
         space=SearchSpace.of(
-            bench.groups.sizes,
+            bench.groups.sizes.tolist(),
             round_to=problem.pruning.round_to,
             channel_step=step,
             pruning_ratio_max=problem.pruning.pruning_ratio_max,

@@ -1,4 +1,4 @@
-"""A device at work: its lease, its agent, the compiler for it, the store and the measurer, opened and closed together."""
+"""A device at work: lease, agent, compiler, store and measurer, opened and closed together."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ class Measurer:
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
     ) -> None:
         """Time the subjects, and note the device's reference level when it is seen for the first time."""
-        session.measure(
+        was_quiet = session.measure(
             self.client,
             [subject for subject in subjects if subject.error is None],
             settings,
@@ -269,7 +269,7 @@ class Measurer:
         )
         levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.trust != "C"]
         known = self._reference_ms(schedule_version)
-        if levels and (known is None or min(levels) < _FASTER_RATIO * known):
+        if was_quiet and levels and (known is None or min(levels) < _FASTER_RATIO * known):
             if known is not None:
                 self.say(
                     f"device {self.device.name!r} is {known / min(levels):.1f} times faster than when it was measured "

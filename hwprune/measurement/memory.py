@@ -97,7 +97,8 @@ class MemoryArithmetic:
         products = _products(channels, self.lanes)
         weights = np.einsum("nlk,lk->n", products, self.weights)
         live: FloatArray = (sizes @ self.alive.T).max(axis=1)
-        return live + weights
+        total: FloatArray = live + weights
+        return total
 
 
 def _blocks(channels: npt.NDArray[np.int64], lanes: int) -> npt.NDArray[np.int64]:

@@ -103,5 +103,5 @@ def busy_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) 
     if not first or not last:
         return 0.0
     # Times come in ticks of 10 ms: one of each reading may belong to the time outside.
-    spent_s = sum(last[name] - first[name] for name in ("busy", "stolen")) - 2 * TICK_S
-    return max(0.0, spent_s) / elapsed_s
+    spent_s: float = sum(last[name] - first[name] for name in ("busy", "stolen"))
+    return max(0.0, spent_s - 2 * TICK_S) / elapsed_s

@@ -81,7 +81,7 @@ def measure(
     device_reference_ms: float | None,
     before_repeat: Callable[[], None],
     progress: Progress | None = None,
-) -> None:
+) -> bool:
     """Time all subjects in turns; repeat those without the grade B, within the settings' limits.
 
     Args:
@@ -92,12 +92,15 @@ def measure(
         device_reference_ms: the reference level that the device is known for, or None.
         before_repeat: called before blocks are added; a good moment to wait for the device.
         progress: told the blocks of the first go as they are done.
+
+    Returns:
+        Whether other programs rested all the time.
     """
-    spent_s = 0.0
+    spent_s, always_quiet = 0.0, True
     for repeat in range(1 + settings.repeats_max):
         pending = [subject for subject in subjects if subject.is_pending]
         if not pending or (repeat and spent_s >= settings.repeat_s):
-            return
+            break
         if repeat:
             before_repeat()
         start = time.monotonic()
@@ -105,7 +108,7 @@ def measure(
         results = _request(client, pending, settings, progress if not repeat else None)
         elapsed_s = time.monotonic() - start
         is_quiet = busy_cores(before, client.state(), elapsed_s) - threads <= QUIET_CORES
-        spent_s += elapsed_s
+        always_quiet, spent_s = always_quiet and is_quiet, spent_s + elapsed_s
         for subject, found in zip(pending, results, strict=True):
             _add(subject, found, is_quiet, device_reference_ms)
         # Common to all that were timed in the same turns; those that have their grade keep the level it was given at.
@@ -117,6 +120,7 @@ def measure(
                 subject.grade = grade(
                     subject.blocks, level_ms, device_reference_ms=device_reference_ms, doubtful=subject.doubtful
                 )
+    return always_quiet
 
 
 def _request(

@@ -6,8 +6,9 @@ readings show what the device did meanwhile: its clock, throttling, another prog
 1. *Level*: readings gather at one value, or at a few where the clock has steps. The lowest value at which many of a
    session's blocks stand is the session's level; it is common to everything that was measured in turns.
 2. *Kept* are the blocks whose two readings are within 1 % of the level; where these are too few, within 3 %.
-3. *Doubtful* are blocks that were timed while other programs were busy, unless the reference ran as fast as this device
-   can: a core that two programs share slows a network by another factor than the reference. They are evidence only.
+3. *Doubtful* are blocks that were timed while other programs were busy: a core that two programs share slows a network
+   by another factor than the reference. They count only if the reference ran as fast as this device is known to run it
+   (or, on a device that is not known yet, if it did not move at all), else they are evidence.
 4. *Grade*: A and B ask for a narrow interval and a reference that stood still, by the table :data:`LIMITS`. Anything
    else is C, with the reason.
 """
@@ -83,7 +84,12 @@ def is_doubtful(block: Block, is_quiet: bool, device_reference_ms: float | None)
         is_quiet: whether other programs rested while it was timed.
         device_reference_ms: the level that the device is known for; None if this is the first time.
     """
-    return not is_quiet and (device_reference_ms is None or _movement(block, device_reference_ms) > LIMITS["B"])
+    if is_quiet:
+        return False
+    if device_reference_ms is not None:
+        return _movement(block, device_reference_ms) > LIMITS["B"]
+    # The reference scatters on a shared core; readings that agree were taken while it was not shared.
+    return _movement(block, block.reference_before_ms) > LIMITS["A"]
 
 
 def grade(

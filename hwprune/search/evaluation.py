@@ -107,7 +107,7 @@ class SearchContext:
         self.repeated = 0
         self.evaluating_s = 0.0
         self._seconds_left = np.inf if minutes is None else 60 * minutes
-        self._journal = journal or Journal()
+        self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
         self._known: dict[str, Evaluation] = {}

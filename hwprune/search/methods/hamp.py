@@ -18,7 +18,9 @@ Choices of this implementation:
     - The population shrinks with budgets below 100, and generations go on until the budget is spent; with 740
       evaluations that is a population of 20 and 30 generations.
     - Constraints: feasible individuals come first in selection, screening and local search; the others by violation.
-    - Proposals that were evaluated before are replaced, so that every generation spends what it may.
+    - Children that were evaluated before are bred anew, so that every generation spends what it may.
+    - A local search ends at the first step that betters nothing; end points that were evaluated before give way to their
+      best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.
 """
 
@@ -35,7 +37,7 @@ from pydantic import Field
 
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.local_search import Neighbourhood, climb
+from hwprune.search.local_search import LocalSearch, Score
 from hwprune.search.methods.base import MethodSettings, distinct, initial_widths, population_size
 from hwprune.search.operators import (
     binary_tournament,
@@ -316,19 +318,16 @@ class HAMP:
         rows = archive.front_rows()
         front = archive.F[rows] if rows.size else archive.F[moocore.is_nondominated(archive.F)]
         starts = archive.widths[population.rows[:n_starts]]
-        return climb(
-            problem,
-            surrogate.predict,
-            starts,
-            random_state.dirichlet(np.ones(front.shape[1]), size=len(starts)),
-            front.min(axis=0),
-            front.max(axis=0),
-            steps=settings.ls_steps,
-            neighbourhood=Neighbourhood(settings.ls_quanta, settings.ls_sigma, settings.ls_neighbours_max),
+        weights = random_state.dirichlet(np.ones(front.shape[1]), size=len(starts))
+        search = LocalSearch(
+            settings.ls_steps,
+            settings.ls_quanta,
+            settings.ls_sigma,
+            settings.ls_neighbours_max,
             sideways=settings.ls_accept == "not_worse",
-            seen=context.seen,
-            random_state=random_state,
         )
+        score = Score(weights, front.min(axis=0), front.max(axis=0))
+        return search.climb(problem, surrogate.predict, starts, score, context.seen, random_state)
 
 
 METHOD = HAMP

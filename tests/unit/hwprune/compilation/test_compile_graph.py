@@ -87,5 +87,5 @@ def test_a_residual_of_another_width_is_named():
 
 def test_a_module_with_other_names_is_refused():
     graph = trace(ResNet(), X, NEON)
-    with pytest.raises(CompileError, match="no parameter 'conv1.weight'"):
+    with pytest.raises(CompileError, match=r"no parameter 'conv1.weight'"):
         graph.shapes(nn.Linear(3, 3))

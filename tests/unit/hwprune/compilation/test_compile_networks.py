@@ -1,10 +1,13 @@
 """Whole networks, dense and pruned: output equal to torch, memory known ahead."""
 
 import ctypes
+import json
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+import tvm
 from compiled_toys import Detector, ResNet, Segmenter, Shuffler, settled
 
 from hwprune.compilation.graph import trace
@@ -100,16 +103,11 @@ def test_the_library_describes_itself(compiler):
     artifact = compiler.network(trace(module, torch.randn(1, 3, 16, 16)), module)
     library = ctypes.CDLL(str(artifact.path))
     library.library_description.restype = ctypes.c_char_p
-    import json
-
     assert json.loads(library.library_description()) == artifact.description
     library.reference_run()
 
 
 def test_tvm_loads_the_library_too(compiler):
-    import numpy as np
-    import tvm
-
     module = settled(ResNet())
     x = torch.randn(1, 3, 32, 32)
     artifact = compiler.network(trace(module, x), module)

@@ -90,5 +90,5 @@ def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path):
 
 
 def test_what_the_c_compiler_refuses_is_told(compiler, tmp_path):
-    with pytest.raises(CompileError, match="failed .*error"):
+    with pytest.raises(CompileError, match=r"failed .*error"):
         link.link("int main( {", [], tmp_path / "library.so", compiler.target)
