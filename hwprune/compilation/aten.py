@@ -179,15 +179,26 @@ def shape_of(value: Any) -> tuple[int, ...]:
 def _conv2d(op: OperatorView) -> Layer | None:
     weight = shape_of(op["weight"])
     parameters = op.parameters(weight="weight", bias="bias")
-    if "weight" not in parameters or isinstance(op["padding"], str) or len(weight) != 4:
+    padding = _conv_padding(op, weight)
+    if "weight" not in parameters or padding is None:
         return None
-    settings = {name: op.pair(name) for name in ("stride", "padding", "dilation")}
+    settings = {"stride": op.pair("stride"), "padding": padding, "dilation": op.pair("dilation")}
     channels = shape_of(op["input"])[1]
     if op["groups"] == 1:
         return op.layer("conv2d", op["input"], parameters=parameters, **settings)
     if op["groups"] == channels == weight[0]:
         return op.layer("depthwise", op["input"], parameters=parameters, **settings)
     return None
+
+
+def _conv_padding(op: OperatorView, weight: Sequence[int]) -> tuple[int, int] | None:
+    """Padding of a convolution on each side; None where the sides differ."""
+    if not isinstance(op["padding"], str):
+        return op.pair("padding")
+    if op["padding"] == "valid":
+        return 0, 0
+    reach = [dilation * (taps - 1) for dilation, taps in zip(op.pair("dilation"), weight[2:], strict=True)]
+    return None if any(taps % 2 for taps in reach) else (reach[0] // 2, reach[1] // 2)
 
 
 def _linear(op: OperatorView) -> Layer | None:

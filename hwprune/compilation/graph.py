@@ -66,6 +66,7 @@ class Graph:
             # Its forward computes with its widths: only a trace of its own tells with which results. Slow but right.
             key = tuple(tuple(parameter.shape) for parameter in module.parameters())
             if key not in self._retraced:
+                self._retraced.clear()  # one candidate is asked for shapes, memory and library, then the next
                 example = tuple(torch.zeros(shape) for _, shape in self.inputs)
                 self._retraced[key] = trace(module, example, self.target)
             return self._retraced[key].plan(module)

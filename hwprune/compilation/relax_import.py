@@ -78,6 +78,8 @@ def import_region(
     """
     key = (target, tuple(shapes), tuple(tuple(tensor.shape) for tensor in tensors))
     if key not in region.programs:
+        if len(region.programs) >= 64:  # a search would fill the memory
+            region.programs.clear()
         region.programs[key] = import_program(region.export(shapes, tensors), target.as_tvm())
     program: RelaxProgram = region.programs[key]
     return program

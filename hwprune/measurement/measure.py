@@ -43,6 +43,9 @@ _FASTER_RATIO = 0.8
 _SAME_LEVEL = 0.05
 
 
+_NEVER_QUIET = "other programs have been busy ever since the device was measured first"
+
+
 class KernelPack(Protocol):
     """One library of many kernels."""
 
@@ -109,6 +112,7 @@ class Measurer:
     say: Callable[[str], None] = _log.warning
     recalibrate: bool = False
     _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
+    _provisional_ms: dict[str, float] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -257,25 +261,34 @@ class Measurer:
     def _sit(
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
     ) -> None:
-        """Time the subjects, and note the device's reference level when it is seen for the first time."""
+        """Time the subjects, and learn how fast the device runs the reference kernel."""
+        known = self._reference_ms(schedule_version)
         was_quiet = session.measure(
             self.client,
             [subject for subject in subjects if subject.error is None],
             settings,
             threads=self.device.threads,
-            device_reference_ms=self._reference_ms(schedule_version),
+            device_reference_ms=known or self._provisional_ms.get(schedule_version),
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
         levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.trust != "C"]
-        known = self._reference_ms(schedule_version)
-        if was_quiet and levels and (known is None or min(levels) < _FASTER_RATIO * known):
+        if not levels:
+            return
+        level_ms = min(levels)
+        if was_quiet and (known is None or level_ms < _FASTER_RATIO * known):
             if known is not None:
                 self.say(
-                    f"device {self.device.name!r} is {known / min(levels):.1f} times faster than when it was measured "
+                    f"device {self.device.name!r} is {known / level_ms:.1f} times faster than when it was measured "
                     "first; what was measured then will be measured again when it is needed"
                 )
-            self._references_ms[schedule_version] = min(levels)
+            self._references_ms[schedule_version] = level_ms
+        elif known is None:
+            # Never seen at rest: good enough to tell slower moments by, not to give numbers at, nor to be kept.
+            self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
+            for subject in subjects:
+                if subject.grade is not None and subject.grade.trust != "C":
+                    subject.grade = replace(subject.grade, trust="B", reason=_NEVER_QUIET)
 
     def _loaded(
         self, artifact: Artifact, processes: int, self_test: SelfTest | None = None

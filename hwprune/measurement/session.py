@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -97,9 +98,12 @@ def measure(
         Whether other programs rested all the time.
     """
     spent_s, always_quiet = 0.0, True
-    for repeat in range(1 + settings.repeats_max):
-        pending = [subject for subject in subjects if subject.is_pending]
-        if not pending or (repeat and spent_s >= settings.repeat_s):
+    for repeat in itertools.count():
+        # While other programs are busy on a device that is not known yet, only many blocks hold an undisturbed moment.
+        searching = device_reference_ms is None and not always_quiet and spent_s < settings.repeat_s / 3
+        pending = [subject for subject in subjects if subject.is_pending or (searching and subject.error is None)]
+        exhausted = (repeat > settings.repeats_max and not searching) or (repeat and spent_s >= settings.repeat_s)
+        if not pending or exhausted:
             break
         if repeat:
             before_repeat()
@@ -112,7 +116,10 @@ def measure(
         for subject, found in zip(pending, results, strict=True):
             _add(subject, found, is_quiet, device_reference_ms)
         # Common to all that were timed in the same turns; those that have their grade keep the level it was given at.
-        level_ms = reference_level_ms([block for subject in pending for blocks in subject.blocks for block in blocks])
+        level_ms = reference_level_ms(
+            [block for subject in pending for blocks in subject.blocks for block in blocks],
+            support=0.0 if device_reference_ms is None and not always_quiet else 0.5,
+        )
         for subject in pending:
             subject.repeats = repeat
             if subject.error is None:

@@ -6,15 +6,16 @@ readings show what the device did meanwhile: its clock, throttling, another prog
 1. *Level*: readings gather at one value, or at a few where the clock has steps. The lowest value at which many of a
    session's blocks stand is the session's level; it is common to everything that was measured in turns.
 2. *Kept* are the blocks whose two readings are within 1 % of the level; where these are too few, within 3 %.
-3. *Doubtful* are blocks that were timed while other programs were busy: a core that two programs share slows a network
-   by another factor than the reference. They count only if the reference ran as fast as this device is known to run it
-   (or, on a device that is not known yet, if it did not move at all), else they are evidence.
+3. *Doubtful* are blocks that were timed while other programs were busy, unless the reference ran as fast as this device
+   is known to run it: a core that two programs share slows a network by another factor than the reference. They are
+   evidence, and count for nothing.
 4. *Grade*: A and B ask for a narrow interval and a reference that stood still, by the table :data:`LIMITS`. Anything
    else is C, with the reason.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,12 +56,16 @@ class Grade:
     reason: str
 
 
-def reference_level_ms(blocks: Sequence[Block]) -> float:
+def reference_level_ms(blocks: Sequence[Block], support: float = 0.5) -> float:
     """Lowest reading of the reference kernel that many blocks share; NaN without blocks.
 
     A few fast blocks (a moment of a higher clock) do not make a level, and neither do the many scattered slow ones of
-    a core that is shared: of the values that at least half as many blocks share as the most frequent one, the lowest is
-    taken.
+    a core that is shared.
+
+    Args:
+        blocks: blocks of all that was timed in turns.
+        support: how many blocks must share it, as a share of those that share the most frequent one; at least
+            :data:`KEPT_BLOCKS_MIN`.
     """
     readings = _readings_ms(blocks)
     if not len(readings):
@@ -71,7 +76,7 @@ def reference_level_ms(blocks: Sequence[Block]) -> float:
         near = (low >= centres[:, None] * (1 - limit)) & (high <= centres[:, None] * (1 + limit))
         counts = near.sum(axis=1)
         if counts.max() >= KEPT_BLOCKS_MIN:
-            members = near[np.argmax(counts >= counts.max() / 2)]
+            members = near[np.argmax(counts >= max(KEPT_BLOCKS_MIN, counts.max() * support))]
             return float(np.median(readings[members]))
     return float(np.percentile(readings, 10))
 
@@ -84,12 +89,10 @@ def is_doubtful(block: Block, is_quiet: bool, device_reference_ms: float | None)
         is_quiet: whether other programs rested while it was timed.
         device_reference_ms: the level that the device is known for; None if this is the first time.
     """
-    if is_quiet:
+    if is_quiet or device_reference_ms is None:
         return False
-    if device_reference_ms is not None:
-        return _movement(block, device_reference_ms) > LIMITS["B"]
-    # The reference scatters on a shared core; readings that agree were taken while it was not shared.
-    return _movement(block, block.reference_before_ms) > LIMITS["A"]
+    slowest_ms = max(block.reference_before_ms, block.reference_after_ms)
+    return slowest_ms > device_reference_ms * (1 + LIMITS["B"])
 
 
 def grade(
@@ -111,8 +114,8 @@ def grade(
         kept = [[block for block in blocks if _movement(block, level_ms) <= limit] for blocks in processes]
         if sum(map(len, kept)) >= KEPT_BLOCKS_MIN and min(map(len, kept)) >= KEPT_BLOCKS_OF_PROCESS_MIN:
             return _grade_of(kept, level_ms, device_reference_ms)
-    evidence, shared = [*processes, *doubtful], sum(map(len, doubtful))
-    found, total = sum(map(len, kept)), sum(map(len, evidence))
+    evidence = [[*blocks, *more] for blocks, more in itertools.zip_longest(processes, doubtful, fillvalue=())]
+    found, total, shared = sum(map(len, kept)), sum(map(len, evidence)), sum(map(len, doubtful))
     reason = f"the reference kernel held still in {found} of {total} blocks only"
     if shared:
         reason += f", and other programs were busy during {shared}"

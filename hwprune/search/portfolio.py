@@ -105,26 +105,38 @@ def peel(F: FloatArray, n: int) -> Choice:
 
 
 def hv_greedy(F: FloatArray, n: int) -> Choice:
-    """Choose ``n`` rows one by one, each time the one that adds most hypervolume; the gain is its investment."""
+    """Choose ``n`` rows one by one, each time the one that adds most hypervolume; the gain is its investment.
+
+    Once the non-dominated are taken nothing gains any more: the same begins among the rest, whose investment is 0.
+    """
     low, high = F.min(axis=0), F.max(axis=0)
     points = (F - low) / np.maximum(high - low, 1e-12)
-    ref_point = np.full(F.shape[1], 1.1)
+    rank = moocore.pareto_rank(points)
     rows: list[int] = []
     gains: list[float] = []
-    rest = list(range(len(F)))
+    for level in np.unique(rank):
+        front, front_gains = _greedy_front(points, np.flatnonzero(rank == level).tolist(), n - len(rows))
+        rows += front
+        gains += front_gains if level == 0 else [0.0] * len(front)
+    return Choice(np.array(rows, dtype=np.int64), np.array(gains))
+
+
+def _greedy_front(points: FloatArray, rest: list[int], n: int) -> tuple[list[int], list[float]]:
+    """Rows of one front in the order of their hypervolume gain, and the gains."""
+    ref_point = np.full(points.shape[1], 1.1)
     # A gain can only shrink while the set grows, so a bound that is already too small need not be computed again.
-    bounds = (ref_point - points).prod(axis=1)
-    volume = 0.0
-    while len(rows) < n and rest:
-        best, best_gain = rest[0], -1.0
-        for row in sorted(rest, key=lambda row: -bounds[row]):
+    bounds = {row: float((ref_point - points[row]).prod()) for row in rest}
+    rows: list[int] = []
+    gains: list[float] = []
+    while len(rows) < n and bounds:
+        best, best_gain = next(iter(bounds)), -1.0
+        for row in sorted(bounds, key=bounds.__getitem__, reverse=True):
             if bounds[row] <= best_gain:
                 break
-            bounds[row] = moocore.hypervolume(points[[*rows, row]], ref=ref_point) - volume
+            bounds[row] = float(moocore.hypervolume(points[[*rows, row]], ref=ref_point)) - sum(gains)
             if bounds[row] > best_gain:
-                best, best_gain = row, float(bounds[row])
+                best, best_gain = row, bounds[row]
         rows.append(best)
         gains.append(max(best_gain, 0.0))
-        volume += gains[-1]
-        rest.remove(best)
-    return Choice(np.array(rows, dtype=np.int64), np.array(gains))
+        del bounds[best]
+    return rows, gains

@@ -83,7 +83,8 @@ def staircase_problem(
         activations = (4 * pixels * (2 * dense + widths)).max(axis=1)
         return {"latency": latency_ms, "peak_memory": (weights + activations).astype(np.float64)}
 
-    space = SearchSpace.of(dense.tolist(), round_to=round_to)
+    scores = [generator.lognormal(0, 1, channels) for channels in dense]
+    space = SearchSpace.of(dense.tolist(), round_to=round_to, scores=scores)
     objectives = ("error", "latency", "peak_memory")
     return SearchProblem(space, objectives, costs, width_plan, accuracy, bounds=bounds or {}, **more)
 

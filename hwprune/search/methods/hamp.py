@@ -19,7 +19,7 @@ Choices of this implementation:
       evaluations that is a population of 20 and 30 generations.
     - Constraints: feasible individuals come first in selection, screening and local search; the others by violation.
     - Children that were evaluated before are bred anew, so that every generation spends what it may.
-    - A local search ends at the first step that betters nothing; end points that were evaluated before give way to their
+    - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to its
       best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.
 """

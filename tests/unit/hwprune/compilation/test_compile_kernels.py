@@ -42,6 +42,7 @@ def agrees(compiler, module, *inputs):
         {"kernel_size": (1, 7), "padding": (0, 3)},
         {"kernel_size": 3, "padding": 2, "dilation": 2},
         {"kernel_size": 2},
+        {"kernel_size": 3, "padding": "same", "dilation": 2},
     ],
     ids=str,
 )
@@ -164,6 +165,14 @@ def test_batchnorm_before_a_convolution_is_a_call_of_its_own(compiler):
 def test_flattening_images_for_a_dense_layer(compiler):
     module = nn.Sequential(nn.Conv2d(3, 18, 1), nn.Flatten(), nn.Linear(18 * 25, 7))
     assert agrees(compiler, module, torch.randn(1, 3, 5, 5)) == ["conv2d", "unpack", "dense", "unpack"]
+
+
+def test_padding_that_differs_between_the_sides_falls_back(compiler):
+    module = settled(nn.Conv2d(3, 4, 2, padding="same"))
+    x = torch.randn(1, 3, 5, 5)
+    artifact = compiler.network(trace(module, x), module)
+    verify(artifact, module, x)
+    assert artifact.description["fallback_ops"] == ["conv2d"]
 
 
 def test_batches(compiler):

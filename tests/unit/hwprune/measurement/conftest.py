@@ -82,7 +82,7 @@ def measurer(client: AgentClient, compiler: FixtureCompiler, store: Store) -> Me
     device = Device(
         name="local", transport="local", platform="cpu", target={"kind": "llvm"}, description=client.describe()
     )
-    brief = Settings(blocks=6, calls_min=3, block_ms_min=0.5, repeats_max=1, timeout_s=5.0)
+    brief = Settings(blocks=6, calls_min=3, block_ms_min=0.5, repeats_max=1, repeat_s=1.0, timeout_s=5.0)
     return Measurer(
         client, compiler, store, device, settings=brief, kernel_settings=brief, wait_s=0.0, say=lambda _text: None
     )

@@ -17,8 +17,8 @@ def test_an_idle_device_is_ready() -> None:
 
 
 def test_busy_and_stolen_cores_are_told() -> None:
-    assert load(times(10, 10), times(11, 11), 1.0) == "other programs keep 1.0 cores busy"
-    assert load(times(10, 10), times(10, 11, stolen=1.5), 1.0) == "other programs keep 1.5 cores busy"
+    assert load(times(10, 10), times(11.02, 11), 1.0) == "other programs keep 1.0 cores busy"
+    assert load(times(10, 10), times(10, 11, stolen=1.52), 1.0) == "other programs keep 1.5 cores busy"
 
 
 def test_a_device_that_tells_nothing_is_taken_as_ready() -> None:

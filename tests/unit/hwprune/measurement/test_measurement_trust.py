@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from device_agents.client import Block
-from hwprune.measurement.trust import fallback_complaint, grade, reference_level_ms
+from hwprune.measurement.trust import fallback_complaint, grade, is_doubtful, reference_level_ms
 from hwprune.records import bootstrap_interval_ms
 
 REFERENCE_MS = 0.04
@@ -87,6 +87,30 @@ def test_a_device_that_is_slower_than_it_can_be_is_not_trusted_however_steady() 
 
 def test_a_step_of_the_clock_is_no_disturbance() -> None:
     assert grade([process(reference=1.1)], REFERENCE_MS * 1.1, device_reference_ms=REFERENCE_MS).trust == "A"
+
+
+def test_blocks_under_load_are_doubtful_where_the_reference_is_slower_than_known() -> None:
+    slow, good, faster = block(0, reference=1.2), block(1, reference=1.02), block(2, reference=0.95)
+    assert is_doubtful(slow, False, REFERENCE_MS)
+    assert is_doubtful(block(0, after=1.2), False, REFERENCE_MS)
+    assert not is_doubtful(good, False, REFERENCE_MS)
+    assert not is_doubtful(faster, False, REFERENCE_MS)
+    assert not is_doubtful(slow, True, REFERENCE_MS)
+    assert not is_doubtful(slow, False, None)
+
+
+def test_doubtful_blocks_are_evidence_only() -> None:
+    found = grade([process(2)], REFERENCE_MS, doubtful=[process(20)])
+    assert found.trust == "C"
+    assert found.reason.endswith("held still in 2 of 22 blocks only, and other programs were busy during 20")
+    assert grade([process(10)], REFERENCE_MS, doubtful=[process(20)]).trust == "A"
+
+
+def test_a_short_undisturbed_moment_is_found_where_it_is_asked_for() -> None:
+    busy, rest = process(40, reference=1.2), process(6)
+    assert reference_level_ms(busy + rest) == pytest.approx(REFERENCE_MS * 1.2)
+    assert reference_level_ms(busy + rest, support=0.0) == REFERENCE_MS
+    assert reference_level_ms(busy + rest[:4], support=0.0) == pytest.approx(REFERENCE_MS * 1.2)
 
 
 def test_the_level_is_where_most_blocks_stand() -> None:
