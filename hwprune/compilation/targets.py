@@ -129,15 +129,15 @@ class CpuTarget:
         """
         if self.is_host:
             candidates = [self.cc, os.environ.get("CC", ""), "cc", "gcc", "clang"]
-            package = "gcc"
+            package, setting = "gcc", "CC"
         else:
             candidates = [self.cc, f"{self.mtriple}-gcc"]
-            package = f"gcc-{self.mtriple}"
+            package, setting = f"gcc-{self.mtriple}", "cc of the device's target"
         for candidate in candidates:
             words = shlex.split(candidate)
             if words and shutil.which(words[0]):
                 return words
-        raise CompileError(f"no C compiler found: install one (`apt install {package}`) or name it in CC")
+        raise CompileError(f"no C compiler found: install one (`apt install {package}`) or name it in {setting}")
 
 
 @functools.cache

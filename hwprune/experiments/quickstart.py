@@ -19,9 +19,9 @@ PROBLEM = {
     "network": {"name": "resnet_cifar", "depth": 20},
     "data": {"name": "digits", "size": 16, "channels": 3},
     "pruning": {"round_to": 2},
-    "budget": {"evaluations": 150},
-    "training": {"epochs": 30, "lr": 0.1, "batch_size": 64},
-    "finetune": {"epochs": 6, "lr": 0.02, "batch_size": 64},
+    "budget": {"evaluations": 80},
+    "training": {"epochs": 16, "lr": 0.1, "batch_size": 64},
+    "finetune": {"epochs": 4, "lr": 0.02, "batch_size": 64},
 }
 
 

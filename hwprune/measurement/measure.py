@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -343,7 +344,7 @@ class Measurer:
             plain,
             values_ms=subject.grade.values_ms,
             drift=subject.grade.drift,
-            reference_ms=subject.level_ms,
+            reference_ms=subject.level_ms if math.isfinite(subject.level_ms) else None,
             device_reference_ms=self._reference_ms(conditions.schedule_version),
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,

@@ -19,8 +19,8 @@ Choices of this implementation:
       evaluations that is a population of 20 and 30 generations.
     - Constraints: feasible individuals come first in selection, screening and local search; the others by violation.
     - Children that were evaluated before are bred anew, so that every generation spends what it may.
-    - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to its
-      best neighbour that was not.
+    - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to
+      its best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.
 """
 

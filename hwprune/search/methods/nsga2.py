@@ -68,15 +68,19 @@ class NSGA2:
                     break
                 widths = context.problem.space.decode(infills.get("X"))
                 evaluations = context.evaluate(widths, "offspring" if generation else "initial", generation)
-                rows = [context.archive.row(evaluation.plan_key) for evaluation in evaluations]
-                good = [row is not None for row in rows]
-                kept = [row for row in rows if row is not None]
-                evaluated = infills[good]
-                evaluated.set("F", context.archive.F[kept], "G", context.archive.CV[kept][:, None])
-                for individual in evaluated:
-                    individual.evaluated = {"F", "G"}
-                algorithm.tell(infills=evaluated)
                 context.end_generation(generation, selection="nsga2")
+                rows = [context.archive.row(evaluation.plan_key) for evaluation in evaluations]
+                evaluated = infills[[row is not None for row in rows]]
+                if not len(evaluated):
+                    continue
+                evaluated.set("row", [row for row in rows if row is not None])
+                # The population's values, too: the latency model may have learnt since they were told.
+                for pop in (evaluated, [] if algorithm.pop is None else algorithm.pop):
+                    for individual in pop:
+                        row = individual.get("row")
+                        individual.set("F", context.archive.F[row]).set("G", context.archive.CV[[row]])
+                        individual.evaluated = {"F", "G"}
+                algorithm.tell(infills=evaluated)
         return context.archive
 
     def _algorithm(self, context: SearchContext) -> Any:

@@ -66,7 +66,7 @@ def test_empty_archive_has_an_empty_front_and_no_volume() -> None:
 
 def test_infeasible_evaluations_stay_out_of_front_and_volume() -> None:
     archive = archive_of((0.1, 3.0), (0.5, 1.0), bounds={"latency": 2.0})
-    assert archive.CV == pytest.approx([0.5, 0.0])
+    assert pytest.approx([0.5, 0.0]) == archive.CV
     assert [point.plan_key for point in archive.front()] == ["plan1"]
     assert archive.hypervolume([1, 4]) == pytest.approx(0.5 * 3)
 

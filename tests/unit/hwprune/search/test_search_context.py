@@ -77,10 +77,11 @@ def test_search_in_which_everything_fails_stops_and_says_why() -> None:
     problem = replace(staircase_problem(blocks_per_stage=1), accuracy=broken)
     context = context_of(problem=problem)
     context.evaluate(WIDTHS, "initial", 0)
-    with pytest.raises(NothingEvaluatedError, match="none of the first 4.*no such operator"):
+    with pytest.raises(NothingEvaluatedError, match=r"none of the first 4.*no such operator"):
         context.end_generation(0)
-    with pytest.raises(NothingEvaluatedError), context_of(2, problem).until_spent() as _:
-        context_of(2, problem).evaluate(WIDTHS, "initial", 0)
+    short = context_of(2, problem)
+    with pytest.raises(NothingEvaluatedError), short.until_spent():
+        short.evaluate(WIDTHS, "initial", 0)
 
 
 def test_generations_are_reported_with_their_times() -> None:

@@ -1,0 +1,179 @@
+"""What every search method keeps to, found by its file."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwprune import plugins
+from hwprune.errors import ConfigError, UnknownNameError
+from hwprune.records import Evaluation
+from hwprune.search import methods
+from hwprune.search.archive import Archive
+from hwprune.search.evaluation import NothingEvaluatedError, Progress, SearchContext
+from hwprune.search.journal import Journal
+from hwprune.search.problem import SearchProblem
+from hwprune.search.synthetic import staircase_problem
+
+NAMES = plugins.names("hwprune.search.methods")
+every_method = pytest.mark.parametrize("name", NAMES)
+BUDGET = 60
+
+
+def run(name: str, problem: SearchProblem | None = None, seed: int = 0, budget: int = BUDGET, **more: Any) -> Archive:
+    problem = problem or staircase_problem(blocks_per_stage=3)
+    return methods.build(name).run(SearchContext(problem, budget, np.random.default_rng(seed), **more))
+
+
+def without_times(evaluations: list[Evaluation]) -> list[Evaluation]:
+    return [replace(evaluation, seconds=0.0) for evaluation in evaluations]
+
+
+@every_method
+def test_budget_is_never_exceeded_and_no_plan_evaluated_twice(name: str) -> None:
+    made: list[Progress] = []
+    archive = run(name, progress=made.append)
+    keys = [step.evaluation.plan_key for step in made]
+    assert len(keys) == len(set(keys)) == len(archive) <= BUDGET
+    # The network has 51 uniform widths; everything else spends what it was given.
+    assert len(archive) == (BUDGET if name != "uniform" else 51)
+
+
+@every_method
+def test_dense_network_comes_first(name: str) -> None:
+    assert run(name).widths[0].tolist() == staircase_problem(blocks_per_stage=3).space.sizes.tolist()
+
+
+@every_method
+def test_same_seed_gives_the_same_archive(name: str) -> None:
+    assert without_times(run(name).evaluations) == without_times(run(name).evaluations)
+
+
+@every_method
+@pytest.mark.parametrize("lost_bytes", [1, 150])
+def test_run_that_was_killed_ends_at_the_same_archive(name: str, lost_bytes: int, tmp_path: Path) -> None:
+    whole = run(name)
+    path = tmp_path / "archive.jsonl"
+    journal = Journal(path)
+    run(name, journal=journal)
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:23]))
+    os.truncate(path, path.stat().st_size - lost_bytes)  # in the middle of a line
+    steps: list[Progress] = []
+    journal = Journal(path)
+    known = len(journal)
+    resumed = run(name, journal=journal, progress=steps.append)
+    journal.close()
+    assert known == 22
+    assert [step.replayed for step in steps] == [True] * known + [False] * (len(steps) - known)
+    assert without_times(resumed.evaluations) == without_times(whole.evaluations)
+    assert len(Journal(path)) == len(whole)
+
+
+class Drift:
+    """A device that turns out slower than its model thinks, a little more every time it is asked."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+        self.asked = 0
+
+    def measure(self, front: Sequence[Evaluation]) -> dict[str, Any]:
+        self.asked += 1
+        return {"factor": self.factor * (1.1 + 0.001 * len(front))}
+
+    def apply(self, data: dict[str, Any]) -> None:
+        self.factor = data["factor"]
+
+
+def drifting_problem() -> tuple[SearchProblem, Drift]:
+    problem, drift = staircase_problem(blocks_per_stage=3), Drift()
+    costs = problem.costs
+
+    def corrected(widths: np.ndarray) -> dict[str, np.ndarray]:
+        values = dict(costs(widths))
+        return {**values, "latency": drift.factor * values["latency"]}
+
+    return replace(problem, costs=corrected, refiner=drift), drift
+
+
+@every_method
+def test_model_that_is_corrected_in_mid_search_is_corrected_alike_after_a_kill(name: str, tmp_path: Path) -> None:
+    problem, drift = drifting_problem()
+    path = tmp_path / "archive.jsonl"
+    journal = Journal(path)
+    whole = run(name, problem, journal=journal)
+    journal.close()
+    assert drift.asked > 0
+    assert np.array_equal(whole.values("latency"), problem.cheap(whole.widths)["latency"])
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:45]))
+    problem, again = drifting_problem()
+    journal = Journal(path)
+    resumed = run(name, problem, journal=journal)
+    journal.close()
+    assert without_times(resumed.evaluations) == without_times(whole.evaluations)
+    assert again.asked <= drift.asked
+
+
+@every_method
+def test_candidates_that_fail_are_counted_and_kept_out(name: str) -> None:
+    problem = staircase_problem(blocks_per_stage=3)
+    good = problem.accuracy
+
+    def fragile(plan: Any) -> float:
+        if sum(plan.widths) % 5 == 0:
+            raise RuntimeError("does not run")
+        return good(plan)
+
+    archive = run(name, replace(problem, accuracy=fragile))
+    assert archive.failures
+    assert all(sum(evaluation.widths) % 5 for evaluation in archive.evaluations)
+    assert len(archive) + len(archive.failures) <= BUDGET
+
+
+@every_method
+def test_search_in_which_everything_fails_says_why(name: str) -> None:
+    def broken(plan: Any) -> float:
+        raise RuntimeError("no such operator")
+
+    with pytest.raises(NothingEvaluatedError, match="no such operator"):
+        run(name, replace(staircase_problem(blocks_per_stage=3), accuracy=broken))
+
+
+@every_method
+def test_front_keeps_the_constraints(name: str) -> None:
+    free = staircase_problem(blocks_per_stage=3)
+    dense = free.cheap(free.space.sizes[None])["latency"].item()
+    archive = run(name, replace(free, bounds={"latency": 0.8 * dense}))
+    assert archive.front()
+    assert all(found.objectives["latency"] <= 0.8 * dense for found in archive.front())
+
+
+@every_method
+@pytest.mark.parametrize("budget", [1, 7])
+def test_tiny_budget_is_kept(name: str, budget: int) -> None:
+    assert len(run(name, budget=budget)) == budget
+
+
+@every_method
+def test_unknown_setting_is_refused_with_the_nearest_name(name: str) -> None:
+    known = next(iter(methods.defaults(name)), None)
+    wrong = f"{known}x" if known else "anything"
+    with pytest.raises(UnknownNameError, match=f"did you mean '{known}'" if known else "known: none"):
+        methods.build(name, {wrong: 1})
+
+
+@every_method
+def test_setting_of_a_wrong_type_is_refused(name: str) -> None:
+    for setting in methods.defaults(name):
+        with pytest.raises(ConfigError, match=f"{name}: {setting}"):
+            methods.build(name, {setting: {"not": "a value"}})
+
+
+def test_unknown_method_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'hamp'"):
+        methods.build("hanp")
