@@ -264,6 +264,7 @@ class FrontRow:
         finetuned: whether the weights were fine-tuned after the search.
         val_metric_inherited: the validation metric as the search saw it, with inherited weights.
         test_metric_inherited: the test metric before fine-tuning, where it was taken.
+        clock_ratio: clock while it was measured, as a share of the one that its latencies are given at.
         load_ms: loading the library and its self-test.
         repeats: how often the measurement was repeated.
         measured_at: ISO 8601 time, UTC.
@@ -297,6 +298,7 @@ class FrontRow:
     latency_ms_p90: float | None = None
     predicted_latency_ms_std: float | None = None
     trust_reason: str = ""
+    clock_ratio: float | None = None
     load_ms: float | None = None
     repeats: int = 0
     measured_at: str = ""
@@ -329,6 +331,7 @@ class FrontRow:
             "process_delta_bytes": measurement.process_delta_bytes,
             "trust": measurement.trust,
             "trust_reason": measurement.trust_reason,
+            "clock_ratio": measurement.clock_ratio,
             "load_ms": measurement.load_ms,
             "repeats": measurement.repeats,
             "measured_at": measurement.measured_at,

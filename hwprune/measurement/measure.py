@@ -285,11 +285,11 @@ class Measurer:
                 )
             self._references_ms[schedule_version] = level_ms
         elif known is None:
-            # Never seen at rest: good enough to tell slower moments by, not to give numbers at, nor to be kept.
+            # Never seen at rest: good enough to tell slower moments by, but numbers given at it have been seen 30 % off.
             self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
             for subject in subjects:
                 if subject.grade is not None and subject.grade.trust != "C":
-                    subject.grade = replace(subject.grade, trust="B", reason=_NEVER_QUIET)
+                    subject.grade = replace(subject.grade, trust="C", reason=_NEVER_QUIET)
 
     def _loaded(
         self, artifact: Artifact, processes: int, self_test: SelfTest | None = None

@@ -9,8 +9,8 @@ from typing import Any
 
 from device_agents.client import AgentClient
 
-#: Busy cores beside the agent that still count as quiet: what an idle system does anyway.
-QUIET_CORES = 0.3
+#: Busy cores beside the agent that still count as quiet: what an idle system does anyway; on many cores, as a share.
+QUIET_CORES, QUIET_SHARE = 0.3, 0.05
 
 #: A zone may be this much warmer than when it was seen first.
 WARMER_CELSIUS = 3.0
@@ -94,7 +94,14 @@ def heat(state: dict[str, Any], base_celsius: dict[str, float]) -> str:
 def load(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> str:
     """Says if other programs kept cores busy between two readings, while the agent rested."""
     cores = busy_cores(before, after, elapsed_s)
-    return f"other programs keep {cores:.1f} cores busy" if cores > QUIET_CORES else ""
+    return f"other programs keep {cores:.1f} cores busy" if cores > quiet_cores(before, after, elapsed_s) else ""
+
+
+def quiet_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:
+    """Busy cores that do not disturb a device of so many cores."""
+    first, last = before.get("cpu_times_s"), after.get("cpu_times_s")
+    cores = sum(last[name] - first[name] for name in last) / elapsed_s if first and last else 1.0
+    return max(QUIET_CORES, QUIET_SHARE * float(cores))
 
 
 def busy_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from device_agents.client import AgentClient, Block, TimingRequest, TimingResult
-from hwprune.measurement.readiness import QUIET_CORES, busy_cores
+from hwprune.measurement.readiness import busy_cores, quiet_cores
 from hwprune.measurement.trust import Grade, grade, is_doubtful, reference_level_ms
 
 #: Called with what is done and the total.
@@ -110,8 +110,8 @@ def measure(
         start = time.monotonic()
         before = client.state()
         results = _request(client, pending, settings, progress if not repeat else None)
-        elapsed_s = time.monotonic() - start
-        is_quiet = busy_cores(before, client.state(), elapsed_s) - threads <= QUIET_CORES
+        elapsed_s, after = time.monotonic() - start, client.state()
+        is_quiet = busy_cores(before, after, elapsed_s) - threads <= quiet_cores(before, after, elapsed_s)
         always_quiet, spent_s = always_quiet and is_quiet, spent_s + elapsed_s
         for subject, found in zip(pending, results, strict=True):
             _add(subject, found, is_quiet, device_reference_ms)

@@ -1,0 +1,47 @@
+"""What a benchmark's numbers depend on: printed above them by every script, and by itself when run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from device_agents.agent.host_facts import cpu_model
+from device_agents.agent.host_state import Absent
+
+PACKAGES = ("apache-tvm", "numpy", "torch")
+
+
+def conditions() -> dict[str, Any]:
+    """CPU, cores, load of the last minute and versions."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        return cpu_model("/")
+    except Absent:
+        return platform.processor() or platform.machine()
+
+
+def print_conditions() -> None:
+    """Print one line of them."""
+    print(", ".join(f"{name} {value}" for name, value in conditions().items()), flush=True)
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print the last line of a benchmark, for programs."""
+    print("RESULT " + json.dumps({**result, "conditions": conditions()}), flush=True)
+
+
+if __name__ == "__main__":
+    print_conditions()
