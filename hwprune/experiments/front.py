@@ -43,7 +43,7 @@ def measure_front(
     found = [evaluation for evaluation in archive.front() if evaluation.plan_key != dense.key]
     plans = [dense, *(bench.plan(evaluation.widths) for evaluation in found)]
     modules = [bench.inherit(plan) for plan in plans]
-    measurements = session.measure_final(bench, modules, console)
+    measurements = session.measure_final(bench, modules, model, console)
     rows = _rows(bench, model, plans, [None, *found], measurements)
     good = [row for row in rows if row is not None and row.trust != "C"]
     if not good:

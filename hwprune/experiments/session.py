@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from hwprune.measurement.lease import lease
 from hwprune.measurement.measure import Measurer, NetworkJob
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
+from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
 #: How long a command waits for another one that measures on the same device.
@@ -61,10 +62,22 @@ class DeviceSession:
         job = self._job(bench, bench.slicer.cut(plan))
         return self.measurer.network(job, max_age_s=self.max_age_s)
 
-    def measure_final(self, bench: Workbench, modules: Sequence[nn.Module], console: Console) -> list[Measurement]:
-        """Measure networks for the user: afresh, in turns, in several processes each."""
+    def measure_final(
+        self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel, console: Console
+    ) -> list[Measurement]:
+        """Measure networks for the user: afresh, in turns, in several processes each.
+
+        Args:
+            bench: the networks' problem.
+            modules: the networks.
+            model: tells how much of their time is in kernels with a schedule of ours, where some have none.
+            console: who is told how it goes.
+        """
         with console.progress(len(modules), "measuring the front") as steps:
-            jobs = [self._job(bench, module) for module in modules]
+            jobs = [
+                replace(self._job(bench, module), own_kernels_ms=_own_kernels_ms(bench.graph.shapes(module), model))
+                for module in modules
+            ]
             return self.measurer.networks(jobs, final=True, progress=_advancing(steps.advance))
 
     def measure_kernels(
@@ -89,6 +102,12 @@ class DeviceSession:
 
     def _job(self, bench: Workbench, module: nn.Module) -> NetworkJob:
         return NetworkJob(self.compiler.network(bench.graph, module), self_test(module, bench.example_input))
+
+
+def _own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
+    """Predicted time of a network's kernels with a schedule of ours; None where all have one and nobody asks."""
+    own = [shape for shape in shapes if not shape.op.startswith("fallback:")]
+    return float(model.predict_kernels(own)[0].sum()) if own and len(own) < len(shapes) else None
 
 
 def self_test(module: nn.Module, example_input: torch.Tensor) -> SelfTest:

@@ -285,7 +285,7 @@ class Measurer:
                 )
             self._references_ms[schedule_version] = level_ms
         elif known is None:
-            # Never seen at rest: good enough to tell slower moments by, but numbers given at it have been seen 30 % off.
+            # Never seen at rest: good enough to tell slower moments by; numbers given at it were seen 30 % off.
             self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
             for subject in subjects:
                 if subject.grade is not None and subject.grade.trust != "C":

@@ -19,7 +19,7 @@ weights: digits.safetensors
 data: {name: digits, size: 16, channels: 3}
 pruning: {round_to: 1}
 budget: {evaluations: 14}
-training: {epochs: 4}
+training: {epochs: 5, batch_size: 32}
 finetune: {epochs: 1}
 evaluation: {threads: 1, bn_images: 256}
 """
@@ -96,9 +96,9 @@ def hwprune(tmp_path_factory: pytest.TempPathFactory) -> Commands:
 
 @pytest.fixture(scope="session")
 def profile(hwprune: Commands) -> dict[str, Any]:
-    """What ``device profile`` says of the digits problem; repeated calls measure only what could not be trusted."""
+    """What ``device profile`` says of the digits problem; repeated where too little could be trusted."""
     for _ in range(3):
-        ended = hwprune("device", "profile", "local", "digits.yaml", "--json")
+        ended = hwprune("device", "profile", "local", "digits.yaml", "--minutes", 0.1, "--json")
         if ended.returncode != UNTRUSTED:
             break
     else:

@@ -27,7 +27,7 @@ evaluation: {threads: 1, bn_images: 0}
 #: A search, what is changed about it, its exit code, and what its message must name: the cause and the remedy.
 SEARCHES = {
     "unknown key": (["--set", "budgett.evaluations=3"], 2, ["unknown key 'budgett'", "did you mean 'budget'?"]),
-    "unknown nested key": (["--set", "pruning.round=3"], 2, ["'round'", "did you mean 'round_to'?"]),
+    "unknown nested key": (["--set", "pruning.round=3"], 2, ["'pruning.round'", "did you mean 'pruning.round_to'?"]),
     "wrong value": (["--set", "seed=first"], 2, ["'seed'", "integer"]),
     "unknown device": (["--device", "locla"], 3, ["unknown device 'locla'", "'local'"]),
     "unknown method": (["--method", "hmap"], 2, ["unknown method 'hmap'", "'hamp'"]),
