@@ -31,6 +31,9 @@ _STYLE = {
 }
 _DARK, _LIGHT = "#00224e", "#8a8678"
 
+#: Points nearer to each other than this share of the picture, in both directions, would have their names overlap.
+_NAME_SHARE = 0.04
+
 
 def draw_front(front: Front, path: Path) -> None:
     """Write the front's picture as PNG."""
@@ -148,8 +151,21 @@ def _draw_points(figure: Figure, axes: Any, front: Front, on_test: bool, scale: 
         latency_ms, height, c=memory, cmap="cividis", s=46, edgecolor="black", linewidth=0.6, zorder=3, label="pruned"
     )
     figure.colorbar(marks, ax=axes, label="planned memory: weights and buffers (KiB)")
-    for row, x, y in zip(front.points, latency_ms, height, strict=True):
-        axes.annotate(row.id, (x, y), xytext=(4, -9), textcoords="offset points", fontsize=6.5, color="#333333")
+    for index in _apart(latency_ms, height):
+        place = (latency_ms[index], height[index])
+        text = front.points[index].id
+        axes.annotate(text, place, xytext=(4, -9), textcoords="offset points", fontsize=6.5, color="#333333")
+
+
+def _apart(x: FloatArray, y: FloatArray) -> list[int]:
+    """Points whose names do not run into each other: those near a named one stay without."""
+    points = np.column_stack([x, y])
+    points = points / np.maximum(np.ptp(points, axis=0), 1e-12)
+    named: list[int] = []
+    for index, point in enumerate(points):
+        if all(np.abs(point - points[other]).max() > _NAME_SHARE for other in named):
+            named.append(index)
+    return named
 
 
 def _draw_before(axes: Any, front: Front, on_test: bool, scale: float) -> None:
