@@ -55,7 +55,7 @@ def build_groups(
     unsound = unsound_groups(module, example_input, candidates)
     protected += [Protected(name, reason) for name, reason in unsound.items()]
     for entry in protected:
-        log.info("%s stays whole: %s", entry.name, entry.reason)
+        log.debug("%s stays whole: %s", entry.name, entry.reason)
     sound = tuple(group for group in candidates if group.name not in unsound)
     if not sound:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in protected[:3])
