@@ -42,9 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         device = find(home, LOCAL)
-        bench = Workbench.open(
-            Problem.model_validate(PROBLEM), CpuTarget.from_dict(device.target), with_weights=False
-        )
+        bench = Workbench.open(Problem.model_validate(PROBLEM), CpuTarget.from_dict(device.target), with_weights=False)
         space = SearchSpace.of(bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=0.9)
         genomes = np.random.default_rng(0).random((count, space.n_var)) * space.upper
         plans = [bench.plan(widths) for widths in space.decode(genomes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from device_agents.registry import Device
 from hwprune import objectives
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
@@ -107,15 +109,29 @@ def search(
     methods.build(method, method_settings)  # a wrong setting is said before anything is loaded
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
+    # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
+    check_feasible(search_problem(bench, None, None, bounds))
+    metric = bench.accuracy(bench.plan(bench.groups.sizes))
+    console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
     with open_session(home, device, console, max_age_s=max_age_s) as session:
         model = latency_model(session, bench, console)
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds))
-        folder = RunFolder.create(runs_folder, f"{device_name}-{problem.network['name']}-{method}")
         config = RunConfig(problem=problem, device=device_name, method=method, method_settings=dict(method_settings))
+        folder = _begin(runs_folder, config, device, model)
+        return _search(folder, config, bench, session, model, console)
+
+
+def _begin(runs_folder: Path, config: RunConfig, device: Device, model: LatencyModel) -> RunFolder:
+    """Folder of a new run with all that is known before it; none where that cannot be written."""
+    folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
+    try:
         write_text(folder.path / "latency_model.json", model.to_json())
         folder.write_json("environment.json", {**environment(), "device": device.description})
         write_text(folder.path / "config.yaml", config.to_yaml())
-        return _search(folder, config, bench, session, model, console)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return folder
 
 
 def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
@@ -183,13 +199,14 @@ def search_problem(
     Args:
         bench: network and task.
         session: the device; None where nothing is measured.
-        calibrator: holds the latency model; None where there is none, then latency is no objective.
+        calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
         bounds: upper bounds by objective.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
     if calibrator is None:
         wanted = [name for name in wanted if name != "latency"]
+        bounds = {name: bound for name, bound in bounds.items() if name != "latency"}
     step = (session.device.channel_step if session else None) or bench.graph.target.lanes
     sources = objectives.Sources(
         dense_widths=np.asarray(bench.groups.sizes),

@@ -26,7 +26,7 @@ from hwprune.pruning.groups import build_groups
 from hwprune.pruning.plan import Groups, PruningPlan
 from hwprune.pruning.structured import Slicer
 from hwprune.records import FrontRow, Measurement
-from hwprune.tasks.base import Task
+from hwprune.tasks.base import SplitName, Task
 from hwprune.tasks.precision import fast_dtype
 
 IntArray = npt.NDArray[np.int64]
@@ -65,6 +65,7 @@ class Workbench:
 
         Raises:
             ConfigError: a name, an option or a path of the problem is wrong.
+            DataError: the data set is missing, or its batches are not of the network's shape.
             WeightsError: trained weights are needed and the problem names none, or they do not fit.
         """
         torch.set_num_threads(problem.evaluation.threads)
@@ -79,7 +80,17 @@ class Workbench:
         dense = networks.build(problem.network, data.num_classes, data.input_shape[0])
         if with_weights and problem.weights is not None:
             training.load_weights(dense, problem.weights)
-        return cls(problem, data, task, dense.eval(), target)
+        bench = cls(problem, data, task, dense.eval(), target)
+        bench._try_batches()
+        return bench
+
+    def _try_batches(self) -> None:
+        """Let the dense network take an image of each split that is used, before anything costs time."""
+        splits: tuple[SplitName, ...] = ("train", "val")
+        with torch.inference_mode():
+            for split in splits:
+                for batch in self.task.batches(split, 1, limit=1):
+                    self.task.forward(self.dense, batch)
 
     @functools.cached_property
     def example_input(self) -> torch.Tensor:

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from user_code import branching
 
 from hwprune.cli.app import root
+from hwprune.training import save_weights
 
 pytestmark = pytest.mark.timeout(900)  # on a busy machine every measurement waits for its turn
 
@@ -43,12 +44,16 @@ SEARCHES = {
     "missing weights": (["--set", "weights=nowhere.safetensors"], 2, ["nowhere.safetensors", "hwprune train"]),
     "no weights": (["--set", "weights=null"], 2, ["no weights", "hwprune train"]),
     "weights of another network": (["--set", "network.depth=14"], 2, ["digits.safetensors", "layer"]),
-    "data-dependent branch": (["--set", "network=user_code:branching"], 2, ["trace", "branch"]),
     "other channels": (["--set", "data.channels=1"], 2, ["shape"]),
     "batches of another shape": (
-        ["--set", "data={name: 'user_code:squares', broken: true}"],
+        ["--set", "data={name: 'user_code:squares', classes: 10, broken: true}"],
         2,
-        ["shape (48, 3, 32, 32)", "(3, 16, 16)", "correct the data's input_shape"],
+        ["train has shape (1, 3, 32, 32)", "(3, 16, 16)", "correct the data's input_shape"],
+    ),
+    "targets of another task": (
+        ["--set", "data={name: 'user_code:squares', classes: 10}"],
+        2,
+        ["targets have shape", "name another task"],
     ),
     "missing problem": (["nowhere.yaml"], 2, ["nowhere.yaml"]),
     "infeasible parameters": (["--set", 'constraints={params: "<= 10"}'], 5, ["params <= 10", "raise the bound"]),
@@ -98,6 +103,14 @@ def test_a_search_is_refused(folder, changes, exit_code, said):
     assert not (folder / "runs").exists()
     assert not [path for path in files_of(folder) if path not in before and "models" in path.parts]
     assert not list(folder.rglob("*.part"))
+
+
+def test_a_network_that_cannot_be_traced_is_refused(folder):
+    save_weights(branching(), folder / "branching.safetensors")
+    changes = ["--set", "network=user_code:branching", "--set", "weights=branching.safetensors"]
+    for command in (["search"], ["search", "--dry-run"], ["device", "profile", "local"]):
+        assert_refused(run(*command, "good.yaml", *changes, "--json"), 2, ["cannot be traced"])
+    assert not (folder / "runs").exists()
 
 
 def test_an_unknown_key_of_a_file_is_named_with_its_line(folder):

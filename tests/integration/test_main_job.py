@@ -17,11 +17,10 @@ import hwprune as library
 pytestmark = pytest.mark.timeout(900)  # on a busy machine every measurement waits for its turn
 
 #: The columns that readers of front.csv count on, in their order.
-COLUMNS = (
-    "id val_top1 test_top1 latency_ms latency_ms_low latency_ms_high latency_ms_p50 latency_ms_p99 "
-    "predicted_latency_ms planned_memory_bytes process_peak_bytes process_delta_bytes macs params trust device engine "
-    "dtype threads"
-).split()
+COLUMNS = """
+id val_top1 test_top1 latency_ms latency_ms_low latency_ms_high latency_ms_p50 latency_ms_p99 predicted_latency_ms
+planned_memory_bytes process_peak_bytes process_delta_bytes macs params trust device engine dtype threads
+"""
 
 
 @pytest.fixture(scope="module", params=["nsga2", "hamp"])
@@ -61,8 +60,9 @@ def test_a_profile_tells_what_it_measured_and_how_well_it_predicts(hwprune, prof
 
 
 def test_a_front_has_the_promised_columns_first(run):
+    columns = COLUMNS.split()
     with (run / "front.csv").open(newline="") as stream:
-        assert next(csv.reader(stream))[: len(COLUMNS)] == COLUMNS
+        assert next(csv.reader(stream))[: len(columns)] == columns
 
 
 def test_every_row_of_a_front_was_measured_whole_and_can_be_believed(run):

@@ -27,7 +27,9 @@ def wait_for(condition, seconds=120.0):
 def lines_of(run):
     """Whole lines of a run's archive."""
     path = run / "archive.jsonl"
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+    return (
+        [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+    )
 
 
 def evaluations_of(run):
@@ -41,7 +43,10 @@ def agents_of(folder):
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command, state = (entry / "cmdline").read_bytes(), (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            command, state = (
+                (entry / "cmdline").read_bytes(),
+                (entry / "stat").read_text().rpartition(")")[2].split()[0],
+            )
         except OSError:
             continue
         if str(folder / "home" / "agents").encode() in command and state != "Z":

@@ -15,7 +15,7 @@ from hwprune.tasks.base import BaseTask, Batch, Metric
 PIXELS = 16
 
 
-def squares(images: int = 48, broken: bool = False) -> Data:
+def squares(images: int = 48, classes: int = 2, broken: bool = False) -> Data:
     """Noisy images with one bright 6x6 square each; targets are its row and column, divided by the image's side."""
 
     def split(seed: int, pixels: int) -> ImageSplit:
@@ -27,7 +27,7 @@ def squares(images: int = 48, broken: bool = False) -> Data:
         return ImageSplit(pictures, corners / pixels, Normalization((0.5,) * 3, (0.25,) * 3))
 
     splits = [split(seed, PIXELS) for seed in range(3)]
-    data = assemble(*splits, num_classes=2)
+    data = assemble(*splits, num_classes=classes)
     if broken:  # tells another shape than its batches have
         return Data(split(0, 2 * PIXELS), *splits[1:], data.num_classes, data.input_shape, data.digest)
     return data
