@@ -42,7 +42,11 @@ def measure_front(
     dense = PruningPlan.dense(bench.groups)
     found = [evaluation for evaluation in archive.front() if evaluation.plan_key != dense.key]
     plans = [dense, *(bench.plan(evaluation.widths) for evaluation in found)]
-    modules = [bench.inherit(plan) for plan in plans]
+    modules = []
+    with console.progress(len(plans), "cutting the front") as steps:
+        for plan in plans:
+            modules.append(bench.inherit(plan))
+            steps.advance()
     measurements = session.measure_final(bench, modules, model, console)
     rows = _rows(bench, model, plans, [None, *found], measurements)
     good = [row for row in rows if row is not None and row.trust != "C"]
@@ -61,12 +65,14 @@ def measure_front(
     files = PointFiles(folder)
     final: list[FrontRow] = []
     apart: list[FrontRow] = []
-    for row in [*(row for row in kept if row.id == "dense"), *points, *untrusted]:
-        module, plan = modules[by_id[row.id]], plans[by_id[row.id]]
-        files.write(names[row.id], plan, module)
-        test = bench.task.evaluate(module, "test") if row.trust != "C" else None
-        told = replace(row, id=names[row.id], test_metric=test)
-        (apart if row.trust == "C" else final).append(told)
+    told = [*(row for row in kept if row.id == "dense"), *points, *untrusted]
+    with console.progress(len(told), "scoring the front on the test split") as steps:
+        for row in told:
+            module, plan = modules[by_id[row.id]], plans[by_id[row.id]]
+            files.write(names[row.id], plan, module)
+            test = bench.task.evaluate(module, "test", dtype=bench.dtype) if row.trust != "C" else None
+            (apart if row.trust == "C" else final).append(replace(row, id=names[row.id], test_metric=test))
+            steps.advance()
     front = _front(folder, config, bench, session, model, final, apart, counts, measurements)
     folder.write_json("measurements.json", [measurement.as_dict() for measurement in measurements])
     folder.write_json("front.json", front.as_dict())
@@ -135,6 +141,7 @@ def _front(
         "input_shape": list(first.conditions.input_shape),
         "batch_size": problem.batch_size,
         "weights": problem.weights,
+        "metric_dtype": "float32" if bench.dtype is None else str(bench.dtype).removeprefix("torch."),
         "data_digest": bench.data.digest,
         "state_before": first.state_before,
         "state_after": measurements[-1].state_after,
