@@ -109,6 +109,7 @@ def export(run_folder: Path, point: str, out_folder: Path, home: Home) -> Export
     )
 
 
+@torch.inference_mode(mode=False)  # groups are found by gradients, whatever the caller computes under
 def load(path: str | Path) -> nn.Module:
     """The pruned network of an exported folder, in evaluation mode.
 

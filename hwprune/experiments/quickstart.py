@@ -21,7 +21,7 @@ PROBLEM = {
     "pruning": {"round_to": 2},
     "budget": {"evaluations": 80},
     "training": {"epochs": 16, "lr": 0.1, "batch_size": 64},
-    "finetune": {"epochs": 4, "lr": 0.03, "batch_size": 128},
+    "finetune": {"epochs": 3, "lr": 0.02, "batch_size": 64},
 }
 
 
