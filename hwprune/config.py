@@ -248,12 +248,14 @@ class RunConfig(Section):
         device: name of the device.
         method: name of the search method.
         method_settings: the method's settings.
+        channel_step: the device's channel step when the run began, which ``round_to: auto`` stands for.
     """
 
     problem: Problem
     device: str
     method: str
     method_settings: dict[str, Any] = {}
+    channel_step: int | None = None
 
     def to_yaml(self) -> str:
         """Text of the file."""

@@ -44,7 +44,7 @@ class Recipe:
     """How a model is fitted on its rows.
 
     Attributes:
-        regressor: file name of the regressor, or ``auto`` for the best on templates left out.
+        regressor: file name of the regressor.
         lanes: float32 numbers of a vector register of the device.
         seed: of all that is random.
     """
@@ -95,9 +95,9 @@ class LatencyModel:
             KernelTableError: the table is empty.
             UnknownRegressorError: no regressor has this name.
         """
-        recipe = Recipe(regressor, lanes, seed)
+        # The recipe keeps the choice: choosing takes many fits, and a saved model is refitted on the same rows.
         name = choose_regressor(table, lanes, seed)[0] if regressor == "auto" and table else regressor
-        return cls(recipe, KernelModel(table, name, lanes, seed), networks)
+        return cls(Recipe(name, lanes, seed), KernelModel(table, name, lanes, seed), networks)
 
     def recalibrate(self, networks: Sequence[MeasuredNetwork]) -> LatencyModel:
         """The same kernels, calibrated on ``networks`` in place of those so far; takes milliseconds."""

@@ -57,8 +57,10 @@ def latency_model(session: DeviceSession, bench: Workbench, console: Console) ->
     model = known_model(session.home, session.device, bench)
     if model is None:
         console.info(f"{session.device.name} has no latency model for this network yet: profiling it first")
-        model, _ = profile_network(session, bench, console=console)
+        model, report = profile_network(session, bench, console=console)
         save_model(session.home, session.device, bench, model)
+        session.device = session.device.model_copy(update={"channel_step": report.channel_step})
+        session.home.devices.add(session.device)
     for note in model.notes(bench.arithmetic.templates):
         console.info(note)
     return model

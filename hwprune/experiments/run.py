@@ -110,13 +110,20 @@ def search(
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
-    check_feasible(search_problem(bench, None, None, bounds))
+    check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
     metric = bench.accuracy(bench.plan(bench.groups.sizes))
     console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
     with open_session(home, device, console, max_age_s=max_age_s) as session:
         model = latency_model(session, bench, console)
-        check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds))
-        config = RunConfig(problem=problem, device=device_name, method=method, method_settings=dict(method_settings))
+        step = session.device.channel_step
+        check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
+        config = RunConfig(
+            problem=problem,
+            device=device_name,
+            method=method,
+            method_settings=dict(method_settings),
+            channel_step=step,
+        )
         folder = _begin(runs_folder, config, device, model)
         return _search(folder, config, bench, session, model, console)
 
@@ -165,7 +172,7 @@ def dry_run(
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     model = known_model(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
-    told = search_problem(bench, None, calibrator, bounds)
+    told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
     check_feasible(told, ranges)
     bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
@@ -192,7 +199,11 @@ def dry_run(
 
 
 def search_problem(
-    bench: Workbench, session: DeviceSession | None, calibrator: Calibrator | None, bounds: Mapping[str, float]
+    bench: Workbench,
+    session: DeviceSession | None,
+    calibrator: Calibrator | None,
+    bounds: Mapping[str, float],
+    channel_step: int | None,
 ) -> SearchProblem:
     """The problem as a search sees it: functions of widths.
 
@@ -201,13 +212,14 @@ def search_problem(
         session: the device; None where nothing is measured.
         calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
         bounds: upper bounds by objective.
+        channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
     if calibrator is None:
         wanted = [name for name in wanted if name != "latency"]
         bounds = {name: bound for name, bound in bounds.items() if name != "latency"}
-    step = (session.device.channel_step if session else None) or bench.graph.target.lanes
+    step = channel_step or bench.graph.target.lanes
     sources = objectives.Sources(
         dense_widths=np.asarray(bench.groups.sizes),
         shapes=bench.arithmetic,
@@ -260,7 +272,7 @@ def _search(
     console.resumable = folder.path
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
-    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints))
+    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
     journal = Journal(folder.path / "archive.jsonl")
     budget = problem.budget.evaluations
     if len(journal):

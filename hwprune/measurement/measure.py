@@ -368,8 +368,9 @@ def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:
     description = job.artifact.description
     calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))
     share: float | None = None if calls else 0.0
-    if calls and job.own_kernels_ms is not None:
-        share = min(1.0, max(0.0, 1.0 - job.own_kernels_ms / measurement.latency_ms))
+    # A sum of our own kernels that exceeds the whole network tells nothing of the others.
+    if calls and job.own_kernels_ms is not None and job.own_kernels_ms < measurement.latency_ms:
+        share = 1.0 - job.own_kernels_ms / measurement.latency_ms
     complaint = fallback_complaint(ops, share)
     if measurement.trust == "A" and complaint:
         measurement = replace(measurement, trust="B", trust_reason=complaint)
