@@ -174,14 +174,12 @@ class EvaluationSettings(Section):
     Attributes:
         bn_images: training images that BatchNorm statistics are re-estimated on; 0 for none.
         val_images: validation images a candidate is judged on; none for all.
-        batch_size: images a step.
         dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the CPU has it in hardware.
         threads: threads of torch, in training too; half the cores of this process unless said.
     """
 
     bn_images: int = Field(default=1280, ge=0)
     val_images: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=256, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default_factory=_threads, ge=1)
 
