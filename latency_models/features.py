@@ -17,12 +17,12 @@ from latency_models.shapes import IntArray, LayerShape
 FloatArray = npt.NDArray[np.float64]
 
 #: Raise it when a column changes its meaning; fitted models of another version are refitted.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 
 #: Families with a column of their own; any other operator shares ``op_other`` and differs by ``op_hash``.
 FAMILIES = (
-    *("conv2d", "depthwise", "dense", "max_pool", "avg_pool", "global_pool"),
-    *("activation", "add", "concat", "pack", "pad_shortcut", "unpack"),
+    *("conv2d", "conv2d_grouped", "conv2d_transposed", "depthwise", "dense", "max_pool", "avg_pool", "global_pool"),
+    *("resample", "activation", "add", "concat", "pack", "pad_shortcut", "unpack"),
 )
 
 FEATURE_NAMES: tuple[str, ...] = (
@@ -45,6 +45,8 @@ def output_size(template: LayerShape) -> tuple[int, int]:
     """Output height and width in pixels."""
     if template.op == "global_pool":
         return 1, 1
+    if any(template.out_size):
+        return template.out_size
     height, width = (
         (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         for size, padding, dilation, kernel, stride in zip(
@@ -66,11 +68,15 @@ def mixes_channels(template: LayerShape) -> bool:
 
 def macs(template: LayerShape, in_channels: IntArray, out_channels: IntArray) -> FloatArray:
     """Multiply-adds of a call at each pair of widths, ``(n,)``; operators without weights count window elements."""
-    height, width = output_size(template)
+    # The window of a transposed convolution moves over the input.
+    is_transposed = template.op == "conv2d_transposed"
+    height, width = (template.height, template.width) if is_transposed else output_size(template)
+    if template.nonzeros:
+        return np.full(np.shape(out_channels), float(template.batch * height * width * template.nonzeros))
     window = template.kernel[0] * template.kernel[1]
     if template.op == "global_pool":
         window = template.height * template.width
-    depth = in_channels / template.groups if mixes_channels(template) else 1.0
+    depth = (template.group_channels or in_channels) if mixes_channels(template) else 1.0
     return np.asarray(template.batch * height * width * window * depth * out_channels, dtype=np.float64)
 
 
@@ -78,7 +84,8 @@ def weight_bytes(template: LayerShape, in_channels: IntArray, out_channels: IntA
     """Bytes of float32 weights at each pair of widths, ``(n,)``."""
     window = template.kernel[0] * template.kernel[1]
     if mixes_channels(template):
-        return np.asarray(_FLOAT_BYTES * window * out_channels * (in_channels / template.groups), dtype=np.float64)
+        depth = template.group_channels or in_channels
+        return np.asarray(_FLOAT_BYTES * window * out_channels * depth, dtype=np.float64)
     per_channel = window if template.op == "depthwise" else 0
     return np.asarray(_FLOAT_BYTES * per_channel * out_channels, dtype=np.float64)
 
@@ -124,7 +131,7 @@ def template_features(
         np.log(height * width * template.batch),
         template.kernel[0] * template.kernel[1],
         template.stride[0] * template.stride[1],
-        template.groups,
+        in_channels / template.group_channels if template.group_channels else 1.0,
         template.batch,
         np.log1p(work),
         np.log1p(macs(template, in_channels, out_padded)),

@@ -172,8 +172,12 @@ def _queue(each: TemplateRange, n: int, lanes: int, channel_step: int, seed: int
         pairs.append((c_in, c_out if index % 3 == 2 else -(-c_out // lanes) * lanes))
     queue: dict[LayerShape, None] = {}
     for c_in, c_out in pairs:
-        c_out = _on_grid(c_out, each.out_channels, channel_step)
-        c_in = c_out if each.tied else _on_grid(c_in, each.in_channels, channel_step)
+        if each.template.group_channels:  # whole groups, whose outputs stay in proportion to their inputs
+            c_in = _on_grid(c_in, each.in_channels, each.template.group_channels)
+            c_out = c_in * out_high // max(in_high, 1)
+        else:
+            c_out = _on_grid(c_out, each.out_channels, channel_step)
+            c_in = c_out if each.tied else _on_grid(c_in, each.in_channels, channel_step)
         queue.setdefault(each.template.with_channels(c_in, c_out))
     return list(queue)
 

@@ -26,10 +26,14 @@ class LayerShape:
         stride: vertical and horizontal step.
         padding: rows and columns added on each side.
         dilation: distance of the window's taps.
-        groups: groups of the convolution; 1 except for grouped ones (``depthwise`` is a family of its own).
+        group_channels: input channels that each output of a grouped convolution sees; 0 where it sees all
+            (``depthwise`` is a family of its own). Pruning removes whole groups, so that these stay.
         epilogue: what is fused behind it, in order, joined by ``+``: ``""``, ``relu``, ``add+relu``, ...
         layout: ``nchw`` or ``nchw16c`` (channels in blocks of 16).
         batch: images a call.
+        out_size: output height and width where they do not follow from the window (resize, transposed convolution,
+            pooling whose last window hangs over); (0, 0) where they do.
+        nonzeros: weights that are kept, of a kernel that leaves out the others (``conv2d_sparse``); else 0.
     """
 
     op: str
@@ -41,10 +45,12 @@ class LayerShape:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
+    group_channels: int = 0
     epilogue: str = ""
     layout: str = "nchw16c"
     batch: int = 1
+    out_size: tuple[int, int] = (0, 0)
+    nonzeros: int = 0
 
     def with_channels(self, in_channels: int, out_channels: int) -> LayerShape:
         """The same layer at other widths."""

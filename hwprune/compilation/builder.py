@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hwprune.compilation.kernels import specify
 from hwprune.compilation.kernels.kernel import Usage, blocks_of
+from hwprune.compilation.kernels.sparse import Sparse
 from hwprune.compilation.layers import Layer
 from hwprune.compilation.plan import Call, Place, Plan, Value
 from hwprune.compilation.targets import CpuTarget
@@ -21,6 +22,9 @@ Pack = Callable[[Usage], Sequence[np.ndarray]]
 
 #: Layout of a layer that reads contiguous channels and writes blocks of them; completed by the target's.
 PLAIN_INPUT = "nchw"
+
+#: Layout of a layer that reads blocks of channels and writes contiguous ones; completed by the target's.
+PLAIN_OUTPUT = "-nchw"
 
 
 def pack_nothing(_: Usage) -> Sequence[np.ndarray]:
@@ -34,20 +38,30 @@ class PlanBuilder:
     Attributes:
         module: whose weights are used.
         target: what is compiled for.
+        sparse: which convolutions leave out weights that are zero.
         plan: what has been built.
         values: by their names in the graph.
     """
 
-    def __init__(self, module: nn.Module, target: CpuTarget, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        target: CpuTarget,
+        inputs: Sequence[tuple[str, tuple[int, ...]]],
+        sparse: Sparse = "auto",
+    ) -> None:
         self.module = module
         self.target = target
-        self.plan = Plan(batch=inputs[0][1][0])
+        self.sparse = sparse
+        self.plan = Plan(batch=inputs[0][1][0], threads=target.threads)
         self.values: dict[str, Value] = {}
         self.tensors: dict[str, Tensor] = {
             **dict(module.named_parameters(remove_duplicate=False)),
             **dict(module.named_buffers(remove_duplicate=False)),
         }
         self._converted: dict[tuple[str, bool], Value] = {}
+        self._parts: dict[str, tuple[str, ...]] = {}  # of each concatenation, by its name
+        self._contents: dict[str, tuple[str, ...]] = {}  # of each storage that holds several parts
         for name, shape in inputs:
             self.values[name] = self.new_value(f"input {name}", shape, blocked=False)
         self.plan.inputs = tuple(self.values.values())
@@ -62,6 +76,8 @@ class PlanBuilder:
                 value = self._unpack(self.blocked(name), f"output {index}")
             outputs.append(value)
         self.plan.outputs = tuple(outputs)
+        if self.plan.batch > 1:
+            self._spread_images()
 
     def parameter_shape(self, layer: Layer, role: str) -> tuple[int, ...]:
         """Shape of a layer's parameter in the module.
@@ -81,13 +97,57 @@ class PlanBuilder:
             raise CompileError(f"the module has no parameter {name!r}: give one with the traced network's names")
         return self.tensors[name]
 
-    def new_value(self, storage: str, shape: tuple[int, ...], *, blocked: bool) -> Value:
+    def new_value(self, storage: str, shape: tuple[int, ...], *, blocked: bool, channels_last: bool = False) -> Value:
         """A value in a storage of its own."""
-        image = math.prod(shape[1:])
-        if blocked:
-            image = blocks_of(shape[1], self.target.lanes) * self.target.lanes * math.prod(shape[2:])
-        self.plan.storages[storage] = image * (shape[0] if shape else 1)
-        return Value(storage, shape, blocked, image)
+        value = Value(storage, shape, blocked, channels_last or len(shape) == 3)
+        self.plan.storages[storage] = self._floats(value)
+        return value
+
+    def _floats(self, value: Value) -> int:
+        """Float32 values of the whole batch, with the channels that fill the last block."""
+        size = math.prod(value.shape)
+        return size // value.channels * self._whole_blocks(value.channels) if value.blocked and size else size
+
+    def _whole_blocks(self, channels: int) -> int:
+        return blocks_of(channels, self.target.lanes) * self.target.lanes
+
+    def parts_of(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The values that a concatenation of ``names`` consists of: concatenations in front of it are taken apart."""
+        return (*self._parts.get(names[0], names[:1]), *names[1:])
+
+    def joined(self, name: str, parts: tuple[str, ...], shape: tuple[int, ...]) -> tuple[Value, int]:
+        """The value of a concatenation, and how many of its parts lie where they belong.
+
+        Args:
+            name: of the value.
+            parts: names of its parts.
+            shape: its shape.
+        """
+        first = self.blocked(parts[0])
+        held = self._contents.get(first.storage)
+        if held is None and first.storage in (parts[0], f"{parts[0]} packed"):
+            held = parts[:1]  # no other value lies there
+        if held is None or held != parts[: len(held)]:
+            held = () if held is None or parts != held[: len(parts)] else held
+        value = Value(first.storage, shape, True) if held else self.new_value(name, shape, blocked=True)
+        if len(held) < len(parts):
+            self._contents[value.storage] = parts
+            self.plan.storages[value.storage] = self._floats(value)
+        self._parts[name] = parts
+        self.values[name] = value
+        return value, min(len(held), len(parts))
+
+    def _spread_images(self) -> None:
+        """Write the distance of images into all calls, now that no storage grows any more."""
+        for call in self.plan.calls:
+            call.inputs, call.outputs = (
+                tuple(replace(place, stride_floats=self._stride(place.storage)) for place in places)
+                for places in (call.inputs, call.outputs)
+            )
+
+    def _stride(self, storage: str) -> int:
+        """Float32 values from one image to the next."""
+        return self.plan.storages[storage] // self.plan.batch
 
     def blocked(self, name: str) -> Value:
         """The value with its channels in blocks; packed if need be, once."""
@@ -97,7 +157,8 @@ class PlanBuilder:
         if (name, True) not in self._converted:
             channels, height, width = image_size(value)
             packed = self.new_value(f"{name} packed", value.shape, blocked=True)
-            self.call(LayerShape("pack", channels, channels, height, width), [value], packed)
+            op = "pack_rows" if packed.channels_last else "pack"
+            self.call(LayerShape(op, channels, channels, height, width), [value], packed)
             self._converted[name, True] = packed
         return self._converted[name, True]
 
@@ -112,19 +173,27 @@ class PlanBuilder:
 
     def _unpack(self, value: Value, storage: str) -> Value:
         channels, height, width = image_size(value)
-        plain = self.new_value(storage, value.shape, blocked=False)
-        self.call(LayerShape("unpack", channels, channels, height, width), [value], plain)
+        plain = self.new_value(storage, value.shape, blocked=False, channels_last=value.channels_last)
+        op = "unpack_rows" if value.channels_last else "unpack"
+        self.call(LayerShape(op, channels, channels, height, width), [value], plain)
         return plain
 
     def emit(
-        self, layer: Layer, shape: LayerShape, inputs: Sequence[Value], out: tuple[int, ...], pack: Pack = pack_nothing
+        self,
+        layer: Layer,
+        shape: LayerShape,
+        inputs: Sequence[Value],
+        out: tuple[int, ...],
+        pack: Pack = pack_nothing,
+        usage: Usage | None = None,
     ) -> None:
         """Add the call of a layer whose output, in blocks, has shape ``out``; its residual is the last input."""
         if layer.residual is not None:
             inputs = [*inputs, self.blocked(layer.residual)]
-            check_channels(layer, inputs[-1].shape[1], out[1])
-        value = self.values[layer.output] = self.new_value(layer.output, out, blocked=True)
-        self.call(shape, inputs, value, pack)
+            check_channels(layer, inputs[-1].channels, out[-1 if inputs[0].channels_last else 1])
+        value = self.new_value(layer.output, out, blocked=True, channels_last=inputs[0].channels_last)
+        self.values[layer.output] = value
+        self.call(shape, inputs, value, pack, usage)
 
     def call(
         self,
@@ -145,24 +214,27 @@ class PlanBuilder:
             usage: its kernel and integers, where the shape alone does not tell.
             offset_floats: where it starts to write; the rest of the output stays and is read by it.
         """
-        layout = f"{PLAIN_INPUT}-{self.target.layout}" if shape.layout == PLAIN_INPUT else self.target.layout
-        shape = replace(shape, layout=layout, batch=self.plan.batch)
+        blocked = self.target.layout
+        layout = {PLAIN_INPUT: f"{PLAIN_INPUT}-{blocked}", PLAIN_OUTPUT: f"{blocked}{PLAIN_OUTPUT}"}
+        shape = replace(shape, layout=layout.get(shape.layout, blocked), batch=self.plan.batch)
         usage = usage or specify(shape, self.target)
-        reads = [Place(value.storage, value.image_floats) for value in inputs]
-        place = Place(output.storage, output.image_floats, offset_floats)
+        reads = [Place(value.storage, self._stride(value.storage)) for value in inputs]
+        place = Place(output.storage, self._stride(output.storage), offset_floats)
         if len(reads) < len(usage.inputs):
             reads.append(place)
         self.plan.calls.append(Call(shape, lambda: usage, tuple(reads), (place,), pack))
 
 
 def image_size(value: Value) -> tuple[int, int, int]:
-    """Channels, height and width of one image; vectors are channels of one pixel.
+    """Channels, height and width of one image; vectors are channels of one pixel, rows those of a line of pixels.
 
     Raises:
         CompileError: the value has other dimensions.
     """
+    if value.channels_last and len(value.shape) in (3, 4):
+        return value.channels, math.prod(value.shape[1:-2]), value.shape[-2]
     if len(value.shape) not in (2, 4):
-        raise CompileError(f"a value of shape {value.shape} has no channels: reshape it to 2 or 4 dimensions")
+        raise CompileError(f"a value of shape {value.shape} has no channels: reshape it to 2, 3 or 4 dimensions")
     channels, height, width = (*value.shape[1:], 1, 1)[:3]
     return channels, height, width
 

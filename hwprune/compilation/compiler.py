@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from hwprune.compilation.kernels import SCHEDULE_VERSION, specify
 from hwprune.compilation.kernels.kernel import Kernel, Usage
 from hwprune.compilation.objects import object_files
 from hwprune.compilation.plan import FLOAT_BYTES, Plan
+from hwprune.compilation.resident import Family, ResidentNetwork, neutral
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 from hwprune.records import Artifact
@@ -65,13 +66,43 @@ class Compiler:
         plan = graph.for_target(self.target).plan(module)
         description = self._network_description(plan)
         usages = [call.usage for call in plan.calls]
-        kernels = link.unique_kernels([link.reference_usage(self.target), *usages])
+        kernels = link.linked_kernels([link.reference_usage(self.target), *usages])
         objects = object_files(kernels, self.target, self.folder, self.workers)
         with self._draft() as draft:
             blob = draft / "weights.bin"
             blob.write_bytes(link.weights_blob(plan))
             text = link.network_source(plan, json.dumps(description), blob, self.target)
             return self._store(text, objects, draft, "network", description)
+
+    def resident(self, graph: Graph, dense: nn.Module, examples: Iterable[nn.Module]) -> ResidentNetwork:
+        """Library that runs a network at any widths: ``resident_run(numbers, input, output)``.
+
+        Args:
+            graph: the network's.
+            dense: the widest network.
+            examples: pruned ones that between them call all the kernels that others will call.
+
+        Raises:
+            NotResidentError: the network has operators without a kernel of ours.
+            CompileError: widths do not fit together, or TVM or the C compiler refuses.
+        """
+        graph = graph.for_target(self.target)
+        module = neutral(dense)
+        family = Family.of(graph.plan(module), map(graph.plan, examples))
+        description = {
+            **self._network_description(family.dense),
+            "kind": "resident",
+            "arena_bytes": family.arena_bytes,
+            "numbers": sum(family.slots),
+        }
+        kernels = link.linked_kernels([link.reference_usage(self.target), *family.usages])
+        objects = object_files(kernels, self.target, self.folder, self.workers)
+        with self._draft() as draft:
+            blob = draft / "weights.bin"
+            blob.write_bytes(link.weights_blob(family.dense))
+            text = family.source(json.dumps(description), blob, self.target)
+            artifact = self._store(text, objects, draft, "resident", description)
+        return ResidentNetwork(artifact, family, module)
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with all kernels of these layers: ``kernel_run(index, numbers)``.
@@ -86,18 +117,18 @@ class Compiler:
         for shape, usage in usages.items():
             members.setdefault((usage.kernel, shape.batch), []).append(usage)
         order = {member: index for index, member in enumerate(members)}
-        entries = [link.PackEntry(tuple(uses), batch) for (_, batch), uses in members.items()]
+        entries = [link.PackEntry(tuple(uses), batch, self.target.threads) for (_, batch), uses in members.items()]
         kernels = [
-            {"index": index, "symbol": kernel.symbol, "numbers": len(members[kernel, batch][0].numbers)}
+            {"index": index, "symbol": kernel.symbol, "numbers": len(members[kernel, batch][0].integers)}
             for (kernel, batch), index in order.items()
         ]
         description = {**self._description("kernels"), "calls": len(entries), "kernels": kernels}
-        all_kernels = link.unique_kernels([link.reference_usage(self.target), *usages.values()])
+        all_kernels = link.linked_kernels([link.reference_usage(self.target), *usages.values()])
         objects = object_files(all_kernels, self.target, self.folder, self.workers)
         with self._draft() as draft:
             text, description["arena_bytes"] = link.pack_source(entries, description, self.target)
             artifact = self._store(text, objects, draft, "kernels", description)
-        index = {shape: (order[usage.kernel, shape.batch], usage.numbers) for shape, usage in usages.items()}
+        index = {shape: (order[usage.kernel, shape.batch], usage.integers) for shape, usage in usages.items()}
         return KernelPack(artifact, index)
 
     def _description(self, kind: str) -> dict[str, Any]:
@@ -157,7 +188,7 @@ class Compiler:
         text: str,
         objects: Sequence[Path],
         draft: Path,
-        kind: Literal["network", "kernels"],
+        kind: Literal["network", "kernels", "resident"],
         description: dict[str, Any],
     ) -> Artifact:
         """Link into ``draft``, then move under the digest: the folder never holds half a library."""

@@ -20,14 +20,20 @@ def affine(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[np.ndarray, np.
     return scale, shift + found["bn_bias"] if "bn_bias" in found else shift
 
 
-def weight_and_bias(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of a convolution or fully connected layer, float32; the bias is zeros where it has none."""
+def weight_and_bias(layer: Layer, tensors: Mapping[str, Tensor], out_axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of a convolution or fully connected layer, float32; the bias is zeros where it has none.
+
+    Args:
+        layer: the layer.
+        tensors: the module's, by name.
+        out_axis: of the weight; its output channels.
+    """
     weight = tensors[layer.parameters["weight"]].detach().cpu().numpy()
     bias = tensors[layer.parameters["bias"]].detach().cpu().numpy() if "bias" in layer.parameters else None
     if "bn_var" not in layer.parameters:
-        return weight, np.zeros(len(weight), np.float32) if bias is None else bias
+        return weight, np.zeros(weight.shape[out_axis], np.float32) if bias is None else bias
     scale, shift = affine(layer, tensors)
-    weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    weight = weight * scale.reshape([-1 if axis == out_axis else 1 for axis in range(weight.ndim)])
     return weight.astype(np.float32), (shift if bias is None else bias * scale + shift).astype(np.float32)
 
 

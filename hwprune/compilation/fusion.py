@@ -13,15 +13,24 @@ from hwprune.compilation.layers import Layer
 from hwprune.compilation.regions import Region
 
 #: Layers that take BatchNorm, sums and activations into their kernels.
-MATRICES = ("conv2d", "depthwise", "dense")
+MATRICES = ("conv2d", "conv2d_grouped", "conv2d_transposed", "depthwise", "dense", "dense_rows")
+
+#: Other layers that take activations.
+ARITHMETIC = ("batch_norm", "affine", "layer_norm", "add", "sub", "mul", "scale", "shift")
+
+#: Layers that pad with zeros themselves.
+PADDING = ("conv2d", "conv2d_grouped", "depthwise", "avg_pool")
 
 
 def fuse(layers: list[Layer], outputs: Sequence[str]) -> list[Layer]:
-    """BatchNorm into the layer before it, then sums, then activations: wherever nobody else reads the value between."""
+    """Borders into the layer behind them; BatchNorm into the layer before it, then sums, then activations.
+
+    Each wherever nobody else reads the value between.
+    """
     layers = _without_dead(_without_identities(layers, outputs), outputs)
-    for join in (_join_batch_norm, _join_add, _join_activation):
+    for join in (_join_border, _join_batch_norm, _join_add, _join_activation):
         layers = _fuse_pairs(layers, outputs, join)
-    return layers
+    return _with_plain_outputs(layers, outputs)
 
 
 def _without_identities(layers: list[Layer], outputs: Sequence[str]) -> list[Layer]:
@@ -47,6 +56,17 @@ def _without_dead(layers: Sequence[Layer], outputs: Sequence[str]) -> list[Layer
     return live[::-1]
 
 
+def _with_plain_outputs(layers: Sequence[Layer], outputs: Sequence[str]) -> list[Layer]:
+    """Layers that can, write for the network's caller what nobody else reads."""
+    readers = Counter([*outputs, *(name for layer in layers for name in layer.reads)])
+    return [
+        replace(layer, settings={**layer.settings, "plain": True})
+        if layer.op == "resample" and layer.output in outputs and readers[layer.output] == 1
+        else layer
+        for layer in layers
+    ]
+
+
 Join = Callable[[Layer, Layer], Layer | None]
 
 
@@ -68,6 +88,24 @@ def _fuse_pairs(layers: list[Layer], outputs: Sequence[str], join: Join) -> list
     return list(done.values())
 
 
+def _join_border(first: Layer, second: Layer) -> Layer | None:
+    if first.op != "border":
+        return None
+    top, bottom, left, right = edges = first.settings["edges"]
+    if second.op == "border":
+        inner = second.settings["edges"]
+        if max(*edges, *inner) > 0 > min(*edges, *inner):  # what is cut off does not come back as zeros
+            return None
+        return replace(second, inputs=first.inputs, settings={"edges": tuple(map(sum, zip(edges, inner, strict=True)))})
+    if second.op not in PADDING or "out" in second.settings:
+        return None
+    if (top, left) != (bottom, right) or min(top, left) < 0:
+        return None
+    height, width = second.settings["padding"]
+    padding = (height + top, width + left)
+    return replace(second, inputs=first.inputs, settings={**second.settings, "padding": padding})
+
+
 def _join_batch_norm(first: Layer, second: Layer) -> Layer | None:
     if first.op not in MATRICES or second.op != "batch_norm" or "bn_var" in first.parameters:
         return None
@@ -87,7 +125,7 @@ def _join_add(first: Layer, second: Layer) -> Layer | None:
 
 
 def _join_activation(first: Layer, second: Layer) -> Layer | None:
-    fusable = first.op in (*MATRICES, "batch_norm", "add", "mul", "scale")
+    fusable = first.op in (*MATRICES, *ARITHMETIC)
     if not fusable or first.activation or second.op != "activation":
         return None
     return replace(first, outputs=second.outputs, activation=second.activation)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hwprune.compilation.aten import read
+from hwprune.compilation.kernels.sparse import Sparse
 from hwprune.compilation.layers import Layer
 from hwprune.compilation.lowering import lower
 from hwprune.compilation.plan import Plan
@@ -42,12 +43,15 @@ class Graph:
         inputs: name and shape of every input, batch first.
         outputs: names of the outputs.
         layers: in the order of their calls.
+        sparse: which convolutions leave out weights that are zero: those that get faster by it (``auto``), all
+            (``always``) or none (``never``).
     """
 
     target: CpuTarget
     inputs: tuple[tuple[str, tuple[int, ...]], ...]
     outputs: tuple[str, ...]
     layers: tuple[Layer, ...]
+    sparse: Sparse = "auto"
     _retraced: dict[Any, Graph] = field(default_factory=dict, compare=False, repr=False)
 
     def for_target(self, target: CpuTarget) -> Graph:
@@ -61,14 +65,14 @@ class Graph:
             CompileError: the module lacks a parameter, or its widths do not fit together.
         """
         try:
-            return lower(self.layers, self.inputs, self.outputs, module, self.target)
+            return lower(self.layers, self.inputs, self.outputs, module, self.target, self.sparse)
         except BakedSizesError:
             # Its forward computes with its widths: only a trace of its own tells with which results. Slow but right.
             key = tuple(tuple(parameter.shape) for parameter in module.parameters())
             if key not in self._retraced:
                 self._retraced.clear()  # one candidate is asked for shapes, memory and library, then the next
                 example = tuple(torch.zeros(shape) for _, shape in self.inputs)
-                self._retraced[key] = trace(module, example, self.target)
+                self._retraced[key] = replace(trace(module, example, self.target), sparse=self.sparse)
             return self._retraced[key].plan(module)
 
     def shapes(self, module: nn.Module) -> list[LayerShape]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
-from hwprune.compilation import folding
-from hwprune.compilation.builder import PLAIN_INPUT, PlanBuilder, check_channels, image_size
-from hwprune.compilation.kernels import conv, dense, depthwise, layout
-from hwprune.compilation.kernels.conv import Window, pad_vector
+from hwprune.compilation import folding, movements
+from hwprune.compilation.builder import PLAIN_INPUT, PLAIN_OUTPUT, PlanBuilder, check_channels, image_size
+from hwprune.compilation.kernels import conv, dense, depthwise, grouped, resample, transposed
+from hwprune.compilation.kernels import sparse as sparse_kernels
+from hwprune.compilation.kernels.conv import pad_vector
 from hwprune.compilation.kernels.fallback import Fallback
 from hwprune.compilation.kernels.kernel import Usage
+from hwprune.compilation.kernels.sparse import Sparse
+from hwprune.compilation.kernels.window import Window
 from hwprune.compilation.layers import Layer
 from hwprune.compilation.plan import FLOAT_BYTES, Call, Place, Plan, Value
 from hwprune.compilation.regions import Region
@@ -27,6 +31,7 @@ def lower(
     outputs: Sequence[str],
     module: nn.Module,
     target: CpuTarget,
+    sparse: Sparse = "auto",
 ) -> Plan:
     """Plan of the layers with the weights of ``module``.
 
@@ -34,7 +39,7 @@ def lower(
         CompileError: the module lacks a parameter, or its widths do not fit together.
         BakedSizesError: a region holds sizes of the traced network that the module's widths have changed.
     """
-    builder = PlanBuilder(module, target, inputs)
+    builder = PlanBuilder(module, target, inputs, sparse)
     for layer in layers:
         OPERATORS[layer.op](builder, layer)
     builder.add_outputs(outputs)
@@ -64,11 +69,28 @@ def _convolution(build: PlanBuilder, layer: Layer) -> None:
         epilogue=layer.epilogue,
         layout=build.target.layout if value.blocked else PLAIN_INPUT,
     )
+    if build.sparse != "never":
+        mask = build.parameter(layer.parameters["weight"]).detach().cpu().numpy() != 0
+        if sparse_kernels.is_chosen(shape, int(mask.sum()), build.target, build.sparse):
+            _sparse_convolution(build, layer, shape, mask)
+            return
 
     def pack(usage: Usage) -> list[np.ndarray]:
         return conv.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors))
 
     build.emit(layer, shape, [value], (value.shape[0], out_channels, *Window.of(shape).out), pack)
+
+
+def _sparse_convolution(build: PlanBuilder, layer: Layer, shape: LayerShape, mask: np.ndarray) -> None:
+    """A convolution with the weights of ``mask``, ``(out, in, K, K)``, alone."""
+    value = build.blocked(layer.inputs[0])
+    shape = replace(shape, op="conv2d_sparse", layout=build.target.layout, nonzeros=int(mask.sum()))
+
+    def pack(usage: Usage) -> list[np.ndarray]:
+        return sparse_kernels.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors), mask)
+
+    usage = sparse_kernels.specify(shape, build.target, mask)
+    build.emit(layer, shape, [value], (value.shape[0], shape.out_channels, *Window.of(shape).out), pack, usage)
 
 
 def _depthwise(build: PlanBuilder, layer: Layer) -> None:
@@ -94,6 +116,72 @@ def _depthwise(build: PlanBuilder, layer: Layer) -> None:
         return depthwise.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors))
 
     build.emit(layer, shape, [value], (value.shape[0], channels, *Window.of(shape).out), pack)
+
+
+def _grouped(build: PlanBuilder, layer: Layer) -> None:
+    value = build.blocked(layer.inputs[0])
+    channels, height, width = image_size(value)
+    out_channels, group_channels, *kernel = build.parameter_shape(layer, "weight")
+    check_channels(layer, channels, channels // group_channels * group_channels)
+    settings = layer.settings
+    shape = LayerShape(
+        "conv2d_grouped",
+        channels,
+        out_channels,
+        height,
+        width,
+        (kernel[0], kernel[1]),
+        settings["stride"],
+        settings["padding"],
+        settings["dilation"],
+        group_channels,
+        epilogue=layer.epilogue,
+    )
+
+    def pack(usage: Usage) -> list[np.ndarray]:
+        return grouped.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors))
+
+    build.emit(layer, shape, [value], (value.shape[0], out_channels, *Window.of(shape).out), pack)
+
+
+def _transposed(build: PlanBuilder, layer: Layer) -> None:
+    value = build.blocked(layer.inputs[0])
+    channels, height, width = image_size(value)
+    in_channels, out_channels, *kernel = build.parameter_shape(layer, "weight")
+    check_channels(layer, channels, in_channels)
+    settings = layer.settings
+    shape = LayerShape(
+        "conv2d_transposed",
+        channels,
+        out_channels,
+        height,
+        width,
+        (kernel[0], kernel[1]),
+        settings["stride"],
+        settings["padding"],
+        epilogue=layer.epilogue,
+        out_size=settings["out"],
+    )
+
+    def pack(usage: Usage) -> list[np.ndarray]:
+        return transposed.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors, out_axis=1))
+
+    build.emit(layer, shape, [value], (value.shape[0], out_channels, *settings["out"]), pack)
+
+
+def _dense_rows(build: PlanBuilder, layer: Layer) -> None:
+    """A fully connected layer for every row: a convolution of one tap."""
+    value = build.blocked(layer.inputs[0])
+    channels, height, width = image_size(value)
+    out_channels, in_channels = build.parameter_shape(layer, "weight")
+    check_channels(layer, channels, in_channels)
+    shape = LayerShape("conv2d", in_channels, out_channels, height, width, epilogue=layer.epilogue)
+
+    def pack(usage: Usage) -> list[np.ndarray]:
+        weight, bias = folding.weight_and_bias(layer, build.tensors)
+        return conv.pack_weight(usage, weight[:, :, None, None], bias)
+
+    build.emit(layer, shape, [value], (*value.shape[:-1], out_channels), pack)
 
 
 def _dense(build: PlanBuilder, layer: Layer) -> None:
@@ -127,11 +215,42 @@ def _batch_norm(build: PlanBuilder, layer: Layer) -> None:
     build.emit(layer, shape, [value], value.shape, pack)
 
 
+def _channel_numbers(build: PlanBuilder, layer: Layer) -> None:
+    """Numbers of the channels that are parameters of their own: factors, offsets, slopes."""
+    value = build.blocked(layer.inputs[0])
+    channels, height, width = image_size(value)
+
+    def pack(usage: Usage) -> list[np.ndarray]:
+        roles = {"affine": ("scale", "shift"), "prelu": ("weight",), "layer_norm": ("weight", "bias")}[layer.op]
+        neutral = {"scale": 1.0, "weight": 1.0}
+        vectors = [_vector(build, layer, role, channels, neutral.get(role, 0.0)) for role in roles]
+        if layer.op == "layer_norm":
+            vectors.append(np.array([layer.settings["epsilon"]], np.float32))
+        return [pad_vector(vector, size) for vector, size in zip(vectors, usage.parameters, strict=True)]
+
+    shape = LayerShape(layer.op, channels, channels, height, width, epilogue=layer.epilogue)
+    build.emit(layer, shape, [value], value.shape, pack)
+
+
+def _vector(build: PlanBuilder, layer: Layer, role: str, channels: int, neutral: float) -> np.ndarray:
+    """``(channels,)`` float32: a parameter, or ``neutral`` where the layer has none; a single number is all channels'.
+
+    Raises:
+        CompileError: the parameter is one of other channels.
+    """
+    if role not in layer.parameters:
+        return np.full(channels, neutral, np.float32)
+    vector = build.parameter(layer.parameters[role]).detach().cpu().numpy().reshape(-1)
+    if len(vector) != 1:
+        check_channels(layer, channels, len(vector))
+    return np.broadcast_to(vector, (channels,))
+
+
 def _elementwise(build: PlanBuilder, layer: Layer) -> None:
     values = [build.blocked(name) for name in layer.inputs]
     channels, height, width = image_size(values[0])
     for value in values[1:]:
-        check_channels(layer, value.shape[1], channels)
+        check_channels(layer, value.channels, channels)
     shape = LayerShape(layer.op, channels, channels, height, width, epilogue=layer.epilogue)
     build.emit(layer, shape, values, values[0].shape)
 
@@ -157,55 +276,27 @@ def _window_pool(build: PlanBuilder, layer: Layer) -> None:
         settings["stride"],
         settings["padding"],
         settings["dilation"],
+        out_size=settings.get("out", (0, 0)),
     )
-    build.emit(layer, shape, [value], (value.shape[0], channels, *Window.of(shape).out))
+    build.emit(layer, shape, [value], (value.shape[0], channels, *settings.get("out", Window.of(shape).out)))
 
 
-def _pad_shortcut(build: PlanBuilder, layer: Layer) -> None:
+def _resample(build: PlanBuilder, layer: Layer) -> None:
     value = build.blocked(layer.inputs[0])
-    channels, height, width = image_size(value)
-    shortcut = build.module.get_submodule(layer.name)
-    stride, front, back = (int(getattr(shortcut, name)) for name in ("stride", "front", "back"))
-    if (stride, front, back) == (1, 0, 0):
-        build.values[layer.output] = value
-        return
-    out_channels = channels + front + back
-    shape = LayerShape("pad_shortcut", channels, out_channels, height, width, stride=(stride, stride))
-    out = (value.shape[0], out_channels, -(-height // stride), -(-width // stride))
-    build.values[layer.output] = build.new_value(layer.output, out, blocked=True)
-    build.call(shape, [value], build.values[layer.output], usage=layout.specify(shape, build.target, front))
+    channels, *size = image_size(value)
+    mode, factors, out = (layer.settings[name] for name in ("mode", "factors", "out"))
+    taps = [resample.taps_of(mode, *sizes) for sizes in zip(size, out, strict=True)]
+    shape = LayerShape("resample", channels, channels, size[0], size[1], (taps[0], taps[1]), out_size=out)
 
+    def pack(_: Usage) -> list[np.ndarray]:
+        return [resample.table(mode, *sizes) for sizes in zip(size, out, factors, strict=True)]
 
-def _concat(build: PlanBuilder, layer: Layer) -> None:
-    """A call a part: each writes its channels behind those of the parts before it."""
-    values = [build.blocked(name) for name in layer.inputs]
-    total = sum(value.shape[1] for value in values)
-    _, height, width = image_size(values[0])
-    out_shape = (values[0].shape[0], total, *values[0].shape[2:])
-    out = build.values[layer.output] = build.new_value(layer.output, out_shape, blocked=True)
-    lanes, front = build.target.lanes, 0
-    for value in values:
-        shape = LayerShape("concat", value.shape[1], total, height, width)
-        offset = front // lanes * lanes * height * width
-        usage = layout.specify(shape, build.target, front)
-        build.call(shape, [value], out, usage=usage, offset_floats=offset)
-        front += value.shape[1]
-
-
-def _flatten(build: PlanBuilder, layer: Layer) -> None:
-    """A view: nothing is called, unless channels have to leave their blocks first."""
-    value = build.values[layer.inputs[0]]
-    first, last, kept = (layer.settings[name] for name in ("first", "last", "kept"))
-    is_vector = first == 1 and math.prod(value.shape[1:]) == value.shape[1]
-    if value.blocked and not is_vector:
-        value = build.plain(layer.inputs[0])
-    joined = math.prod(value.shape[first : last + 1])
-    shape = (*value.shape[:first], joined, *value.shape[last + 1 :], *[1] * kept)
-    build.values[layer.output] = Value(value.storage, shape, value.blocked, value.image_floats)
-
-
-def _identity(build: PlanBuilder, layer: Layer) -> None:
-    build.values[layer.output] = build.values[layer.inputs[0]]
+    out_shape = (value.shape[0], channels, *out)
+    if layer.settings.get("plain"):
+        build.values[layer.output] = build.new_value(layer.output, out_shape, blocked=False)
+        build.call(replace(shape, layout=PLAIN_OUTPUT), [value], build.values[layer.output], pack)
+    else:
+        build.emit(layer, shape, [value], out_shape, pack)
 
 
 def _fallback(build: PlanBuilder, layer: Layer) -> None:
@@ -259,15 +350,25 @@ def _as_floats(array: np.ndarray) -> np.ndarray:
 
 OPERATORS: dict[str, Callable[[PlanBuilder, Layer], None]] = {
     "conv2d": _convolution,
+    "conv2d_grouped": _grouped,
+    "conv2d_transposed": _transposed,
     "depthwise": _depthwise,
     "dense": _dense,
+    "dense_rows": _dense_rows,
     "batch_norm": _batch_norm,
-    **dict.fromkeys(("activation", "add", "mul", "scale"), _elementwise),
+    **dict.fromkeys(("affine", "prelu", "layer_norm"), _channel_numbers),
+    **dict.fromkeys(("activation", "add", "sub", "mul", "scale", "shift", "softmax"), _elementwise),
     "global_pool": _global_pool,
-    **dict.fromkeys(("max_pool", "avg_pool"), _window_pool),
-    "pad_shortcut": _pad_shortcut,
-    "concat": _concat,
-    "flatten": _flatten,
-    "identity": _identity,
+    **dict.fromkeys(("max_pool", "avg_pool", "avg_pool_unpadded"), _window_pool),
+    "resample": _resample,
+    "pad_shortcut": movements.pad_shortcut,
+    "concat": movements.concat,
+    "slice": movements.slice_,
+    "shuffle": movements.shuffle,
+    "border": movements.border,
+    "flatten": movements.flatten,
+    "to_rows": movements.to_rows,
+    "to_images": movements.to_images,
+    "identity": movements.identity,
     "fallback": _fallback,
 }

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import tvm
 from tvm import tirx
 from tvm.tirx.buffer import is_buffer_var
 
+from hwprune.compilation import c_code
 from hwprune.compilation.kernels import SCHEDULE_VERSION
+from hwprune.compilation.kernels.explicit import EXPLICIT
 from hwprune.compilation.kernels.kernel import Kernel
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
@@ -26,7 +29,7 @@ def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, wor
     """Object files of the kernels, in their order; missing ones are compiled.
 
     Raises:
-        CompileError: TVM refuses a kernel, or the folder cannot be written.
+        CompileError: TVM or the C compiler refuses a kernel, or the folder cannot be written.
     """
     kernels = list(kernels)
     paths = [object_path(kernel, target, folder) for kernel in kernels]
@@ -43,7 +46,7 @@ def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, wor
 
 def object_path(kernel: Kernel, target: CpuTarget, folder: Path) -> Path:
     """Where the object file of a kernel lies: its name holds all that its content depends on."""
-    state = repr((SCHEDULE_VERSION, tvm.__version__, kernel.symbol, target.name))
+    state = repr((SCHEDULE_VERSION, tvm.__version__, kernel.symbol, replace(target, threads=1).name))
     return folder / "kernels" / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.o"
 
 
@@ -53,10 +56,15 @@ def _compile(kernel: Kernel, target: CpuTarget, path: Path) -> None:
     draft = path.with_name(f"{path.stem}.{os.getpid()}.{threading.get_ident()}.o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        functions = {symbol: lower(function, symbol, tvm_target) for symbol, function in kernel.build().items()}
-        module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_target)
-        module.write_to_file(str(draft))
+        if kernel.is_composite:
+            c_code.build(c_code.PRELUDE + c_code.PADDING + kernel.glue, ["-O2", "-c"], [], draft, target)
+        else:
+            functions = {symbol: lower(function, symbol, tvm_target) for symbol, function in kernel.build().items()}
+            module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_target)
+            module.write_to_file(str(draft))
         draft.replace(path)
+    except CompileError:
+        raise
     except OSError as error:
         raise CompileError(f"cannot write {path} ({error}): free space or choose another folder") from error
     except Exception as error:  # TVM raises whatever its C++ threw, under many types
@@ -78,8 +86,12 @@ def lower(function: Any, symbol: str, target: Any) -> Any:
     module = tirx.transform.BindTarget(target)(module)
     pipeline, finalize, _ = tirx.get_tir_pipeline("s_tir")
     skipped = ["MakePackedAPI", "FP8StorageLegalize", "BF16StorageLegalize", "AnnotateEntryFunc"]
-    with tvm.transform.PassContext(opt_level=2, disabled_pass=["tirx." + name for name in skipped]):
-        function = pipeline(module)[symbol]
+    if EXPLICIT in function.attrs:
+        module = tirx.transform.VectorizeLoop()(module)
+    else:
+        with tvm.transform.PassContext(opt_level=2, disabled_pass=["tirx." + name for name in skipped]):
+            module = pipeline(module)
+    function = module[symbol]
     pointer = tvm.ir.PointerType(tvm.ir.PrimType("float32"))
     parameters: list[Any] = []
     body: list[Any] = []

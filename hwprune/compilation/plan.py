@@ -24,13 +24,18 @@ class Value:
         storage: buffer that holds it; views share one.
         shape: as torch has it, batch first.
         blocked: whether channels lie in blocks; else contiguous, as torch has it.
-        image_floats: float32 values of one image, with the channels that fill the last block.
+        channels_last: whether the channels are the last dimension of ``shape`` (rows of features) and not the second.
     """
 
     storage: str
     shape: tuple[int, ...]
     blocked: bool
-    image_floats: int
+    channels_last: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Length of the dimension that blocks are made of."""
+        return self.shape[-1 if self.channels_last else 1]
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Plan:
 
     Attributes:
         batch: images an inference.
+        threads: of an inference.
         inputs: the network's inputs.
         outputs: the network's outputs.
         calls: what is called.
@@ -85,6 +91,7 @@ class Plan:
     """
 
     batch: int
+    threads: int = 1
     inputs: tuple[Value, ...] = ()
     outputs: tuple[Value, ...] = ()
     calls: list[Call] = field(default_factory=list)

@@ -104,11 +104,11 @@ def import_program(program: ExportedProgram, target: Any) -> RelaxProgram:
     ]
     with target, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = tvm.transform.Sequential(passes)(_from_torch(program))
+        module = tvm.transform.Sequential(passes)(from_torch(program))
     return _Reader(module).program
 
 
-def _from_torch(program: ExportedProgram) -> Any:
+def from_torch(program: ExportedProgram) -> Any:
     """Relax module of the program; what its reader does not know is decomposed into core operators first."""
     try:
         return from_exported_program(program)

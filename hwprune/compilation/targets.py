@@ -35,12 +35,24 @@ class VectorUnit:
     l2_bytes: int
 
 
-#: Best first. AVX-512 and NEON have 32 registers, AVX2 and SSE 16; four are left for weights and inputs.
+# The sums are the most of which LLVM keeps all in registers, counted as accesses to the stack between the first and the
+# last multiply-add of compiled 3x3 tiles (the tiles of 1, 2, 3, 4 blocks that `tiling.pixels_max` allows, in pixels):
+#
+#   unit     registers  sums  tiles          why not more
+#   avx512f  32         21    16, 10, 7, 5   inputs that the next tap reads again stay in the other eleven
+#   avx2     16         10    8, 5, 3, 2     12 sums, as in hand-written kernels of one tap, spill 42 to 68 times a
+#                                            channel: 1.1 to 1.4 times the time
+#   sse4.2   16         9     7, 4, 3, 2     no fused multiply-add: each product needs a register of its own
+#   neon     32         20    15, 10, 6, 5   21 sums spill on the in-order cortex-a53, whose loads LLVM moves ahead
+#
+# Caches are the smallest in common use: 32 KB are those of Haswell, Skylake, cortex-a53 and a72 (later ones have 48 or
+# 64); of the second level Skylake servers have 1 MB a core and Haswell 256 KB, and a cortex-a53 shares 512 KB.
+#: Best first.
 VECTOR_UNITS = (
-    VectorUnit("avx512f", 16, 28, 32 << 10, 1 << 20),
-    VectorUnit("avx2", 8, 12, 32 << 10, 256 << 10),
-    VectorUnit("sse4.2", 4, 12, 32 << 10, 256 << 10),
-    VectorUnit("neon", 4, 24, 32 << 10, 512 << 10),
+    VectorUnit("avx512f", 16, 21, 32 << 10, 1 << 20),
+    VectorUnit("avx2", 8, 10, 32 << 10, 256 << 10),
+    VectorUnit("sse4.2", 4, 9, 32 << 10, 256 << 10),
+    VectorUnit("neon", 4, 20, 32 << 10, 512 << 10),
 )
 
 
@@ -71,12 +83,12 @@ class CpuTarget:
         A missing ``mcpu`` (or ``native``) means this computer's.
 
         Raises:
-            CompileError: a kind other than ``llvm``, more than one thread, or a CPU that LLVM does not know.
+            CompileError: a kind other than ``llvm``, less than one thread, or a CPU that LLVM does not know.
         """
         if target.get("kind", "llvm") != "llvm":
             raise CompileError(f"target kind {target['kind']!r} cannot be compiled for: use kind 'llvm'")
-        if threads != 1:
-            raise CompileError(f"kernels run on 1 thread, not {threads}: set threads to 1")
+        if threads < 1:
+            raise CompileError(f"{threads} threads cannot run a network: set threads to 1 or more")
         mcpu = str(target.get("mcpu") or "native")
         mcpu = _llvm("target.llvm_get_system_cpu") if mcpu in ("native", "host") else mcpu
         mtriple = str(target.get("mtriple") or "")

@@ -24,9 +24,10 @@ _PROBES, _CHECKS = 24, 4
 class MemoryArithmetic:
     """Bytes of a compiled network as a function of its groups' widths, learnt from a few plans.
 
-    A buffer's size is linear in its channels or in their whole blocks, packed weights in products of both. What this
-    adds up is the bytes that live at once, which the arena cannot go below and seldom exceeds: good for screening,
-    while a candidate that is evaluated truly gets its exact plan.
+    A buffer's size is linear in its channels or in their whole blocks, of some up to a limit (scratch for a part of the
+    channels at a time); packed weights are linear in products of both. What this adds up is the bytes that live at
+    once, which the arena cannot go below and seldom exceeds: good for screening, while a candidate that is evaluated
+    truly gets its exact plan.
 
     Attributes:
         shapes: channel counts of candidates.
@@ -34,6 +35,7 @@ class MemoryArithmetic:
         weights: ``(L, 8)`` bytes of packed weights for each of the products of :func:`_products`.
         buffers: ``(B, 4 L)`` bytes of every buffer for each layer's channels and blocks, inputs and outputs.
         constant: ``(B,)`` bytes of every buffer that depend on no width.
+        limits: ``(B,)`` bytes that no buffer grows beyond; infinite where there is no such limit.
         alive: ``(steps, B)`` whether a buffer lives during a call.
     """
 
@@ -42,6 +44,7 @@ class MemoryArithmetic:
     weights: FloatArray
     buffers: FloatArray
     constant: FloatArray
+    limits: FloatArray
     alive: FloatArray
 
     @classmethod
@@ -72,9 +75,14 @@ class MemoryArithmetic:
         lives = [plans[0].lives[name] for name in names]
         bytes_ = np.array([[plan.lives[name].size_bytes for name in names] for plan in plans], dtype=np.float64)
         buffers = np.zeros((len(names), counts.shape[1]))
-        constant = np.zeros(len(names))
+        constant, limits = np.zeros(len(names)), np.full(len(names), np.inf)
         for index, life in enumerate(lives):
-            buffers[index], constant[index] = _one_count(counts, bytes_[:, index], life.first, len(shapes.templates))
+            size_bytes = bytes_[:, index]
+            if np.all(size_bytes == size_bytes[0]):
+                constant[index] = size_bytes[0]
+                continue
+            column, factor, limits[index] = _one_count(counts, size_bytes, life.first, len(shapes.templates))
+            buffers[index, column] = factor
         packed = np.array(
             [[sum(call.usage.parameters) * FLOAT_BYTES for call in plan.calls] for plan in plans], dtype=np.float64
         )
@@ -84,7 +92,7 @@ class MemoryArithmetic:
         )
         steps = np.arange(len(shapes.templates))[:, None]
         alive = (np.array([life.first for life in lives]) <= steps) & (steps <= np.array([life.last for life in lives]))
-        arithmetic = cls(shapes, lanes, weights, buffers, constant, alive.astype(np.float64))
+        arithmetic = cls(shapes, lanes, weights, buffers, constant, limits, alive.astype(np.float64))
         expected = np.array([plan.arena.live_bytes + plan.weights_bytes for plan in plans[-_CHECKS:]], dtype=np.float64)
         if not np.allclose(arithmetic(widths[-_CHECKS:]), expected, rtol=0.01):
             raise TraceError("the network's memory is no sum over its channels: it cannot be predicted")
@@ -93,7 +101,7 @@ class MemoryArithmetic:
     def __call__(self, widths: npt.ArrayLike) -> FloatArray:
         """``(n,)`` bytes of packed weights and of what lives at once, of ``(n, G)`` widths."""
         channels = self.shapes(widths)
-        sizes = _counts(channels, self.lanes) @ self.buffers.T + self.constant
+        sizes = np.minimum(_counts(channels, self.lanes) @ self.buffers.T, self.limits) + self.constant
         products = _products(channels, self.lanes)
         weights = np.einsum("nlk,lk->n", products, self.weights)
         live: FloatArray = (sizes @ self.alive.T).max(axis=1)
@@ -120,21 +128,24 @@ def _products(shapes: NetworkShapes, lanes: int) -> FloatArray:
     return np.stack([one, c_in, c_out, b_in, b_out, c_in * c_out, c_in * b_out, b_in * c_out], axis=2)
 
 
-def _one_count(counts: FloatArray, size_bytes: FloatArray, step: int, layers: int) -> tuple[FloatArray, float]:
-    """The one count that a buffer is proportional to: of the call that first writes it, or of any other.
+def _one_count(counts: FloatArray, size_bytes: FloatArray, step: int, layers: int) -> tuple[int, float, float]:
+    """The one count that a buffer is proportional to, at least up to a limit.
+
+    Returns:
+        Its column (of the call that first writes the buffer, or of any other), bytes a unit, and the limit in bytes.
 
     Raises:
         TraceError: it is proportional to none.
     """
-    coefficients = np.zeros(counts.shape[1])
-    if np.all(size_bytes == size_bytes[0]):
-        return coefficients, float(size_bytes[0])
     near = [part * layers + step for part in (3, 2, 1, 0)]
-    for column in [*near, *(column for column in range(counts.shape[1]) if column not in near)]:
-        factor = size_bytes[0] / max(counts[0, column], 1)
-        if np.allclose(factor * counts[:, column], size_bytes):
-            coefficients[column] = factor
-            return coefficients, 0.0
+    columns = [*near, *(column for column in range(counts.shape[1]) if column not in near)]
+    largest = float(size_bytes.max())
+    for limit in (np.inf, largest):
+        below = size_bytes < limit
+        for column in columns:
+            factor = float((size_bytes[below] / np.maximum(counts[below, column], 1)).max())
+            if np.allclose(np.minimum(factor * counts[:, column], limit), size_bytes):
+                return column, factor, float(limit)
     raise TraceError(
         f"a buffer of call {step} is not proportional to the channels of any layer: its size cannot be predicted"
     )

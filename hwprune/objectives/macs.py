@@ -41,23 +41,25 @@ def layer_macs(shapes: NetworkShapes) -> FloatArray:
 
 
 def _products(template: LayerShape, c_in: np.ndarray, c_out: np.ndarray) -> np.ndarray:
-    """Pairs of channels that meet: every output of a depthwise layer meets one input."""
-    return c_out if template.op == "depthwise" else c_in * c_out
+    """Pairs of channels that meet: every output of a depthwise layer meets one input, of a grouped one its group's."""
+    depth = 1 if template.op == "depthwise" else template.group_channels or c_in
+    return np.asarray(depth * c_out)
 
 
 def _per_product(template: LayerShape) -> float:
     """Multiply-adds for each pair of channels that meet."""
     if template.op == "dense":
         return 1.0
-    if template.op not in ("conv2d", "depthwise"):
+    if template.op not in ("conv2d", "conv2d_grouped", "conv2d_transposed", "depthwise"):
         return 0.0
     size = np.array([template.height, template.width])
     kernel, stride, padding, dilation = map(
         np.array, (template.kernel, template.stride, template.padding, template.dilation)
     )
     pixels = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    groups = template.groups if template.op == "conv2d" else 1
-    return float(pixels.prod() * kernel.prod() / groups)
+    if template.op == "conv2d_transposed":  # its window moves over the input
+        pixels = size
+    return float(pixels.prod() * kernel.prod())
 
 
 OBJECTIVE = Macs()

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 
 from hwprune.compilation.kernels.conv import pad_vector
-from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of, split_epilogue
+from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of, divided, split_epilogue
 from hwprune.compilation.targets import CpuTarget
 from latency_models.shapes import LayerShape
 
+#: Output blocks that are computed together: as many independent sums as hide a multiply-add's latency.
+GROUP = 8
+
 
 @dataclass(frozen=True)
-class Dense(Kernel):
-    """Product of a matrix and a vector of any length, vectorized along the outputs.
+class DenseTile(Kernel):
+    """Some output blocks, for the whole input.
 
     Attributes:
-        group: output blocks computed together.
+        group: blocks of a tile.
         add: whether a residual is added.
         activation: applied last.
     """
@@ -27,69 +30,148 @@ class Dense(Kernel):
     add: bool
     activation: str
 
+    @property
+    def steps(self) -> int:
+        """Inputs that are added up apart, so that there are enough independent sums."""
+        return GROUP // self.group
+
+    @property
+    def is_read_in_vectors(self) -> bool:
+        """Whether one load brings four inputs, which then are multiplied lane by lane; as in a convolution."""
+        return self.lanes == 4
+
     def build(self) -> dict[str, Any]:
-        """Weights are (groups, in, group, lanes), so that they are read from first to last."""
-        from tvm import te
+        """Arguments: length of the input, tiles."""
+        from hwprune.compilation.kernels import explicit
 
-        from hwprune.compilation.kernels.tensor import activate, number, schedule_of
+        buffers = ("x", "r", "w", "b", "out")
+        return {self.symbol: explicit.function(self.symbol, ("length", "tiles"), buffers, self._body)}
 
-        lanes, group = self.lanes, self.group
-        length, groups = number("length"), number("groups")
-        shape = (groups, group, lanes)
-        x = te.placeholder((length,), name="x")
-        w = te.placeholder((groups, length, group, lanes), name="w")
-        b = te.placeholder(shape, name="b")
-        r = te.placeholder(shape, name="r")
-        k = te.reduce_axis((0, length), "k")
-        dense = te.compute(shape, lambda c, g, v: te.sum(x[k] * w[c, k, g, v], axis=[k]), name="dense")
+    def _body(self, length: Any, tiles: Any, *buffers: Any) -> None:
+        """Write the loops over tiles and inputs; weights are read from first to last."""
+        from hwprune.compilation.kernels.explicit import Sums, Vectors, bind, long, loop
+        from hwprune.compilation.kernels.tensor import activate
 
-        def finish(c: Any, g: Any, v: Any) -> Any:
-            value = dense[c, g, v] + b[c, g, v]
-            return activate(value + r[c, g, v] if self.add else value, self.activation)
+        lanes, group, steps = self.lanes, self.group, self.steps
+        x, added, weights, biases, result = (Vectors(buffer, lanes) for buffer in buffers)
+        sums = Sums(group * steps, lanes)
 
-        out = te.compute(shape, finish, name="out")
-        sch = schedule_of([length, groups, x, *([r] if self.add else []), w, b, out])
-        dense_block, out_block = sch.get_sblock("dense"), sch.get_sblock("out")
-        sch.compute_at(dense_block, sch.get_loops(out_block)[0], preserve_unit_loops=True)
-        sch.set_scope(dense_block, 0, "local")
-        _, *unit, g, v, reduction = sch.get_loops(dense_block)
-        sch.reorder(reduction, *unit, g, v)
-        sch.vectorize(v)
-        sch.unroll(g)
-        sch.decompose_reduction(dense_block, reduction)
-        for block in (out_block, sch.get_sblock("dense_init")):
-            *_, g, v = sch.get_loops(block)
-            sch.vectorize(v)
-            sch.unroll(g)
-        return {self.symbol: sch.mod["main"]}
+        def multiply(value: Any, k: Any, step: int) -> None:
+            first = bind(long(k) * (group * lanes) + start)
+            for g in range(group):
+                sums[step * group + g] = sums[step * group + g] + value * weights[first + g * lanes]
+
+        together = max(steps, lanes) if self.is_read_in_vectors else steps
+        with loop(tiles) as tile:
+            start = bind(long(tile) * long(length) * (group * lanes))
+            sums.clear()
+            with loop(length // together) as part:
+                first_input = part * together
+                if self.is_read_in_vectors:
+                    vectors = [bind(x[first_input + offset]) for offset in range(0, together, lanes)]
+                for step in range(together):
+                    if self.is_read_in_vectors:
+                        value = x.spread_lane(vectors[step // lanes], step % lanes)
+                    else:
+                        value = x.spread(first_input + step)
+                    multiply(bind(value), first_input + step, step % steps)
+            if together > 1:
+                with loop((length // together * together, length)) as k:
+                    multiply(bind(x.spread(k)), k, 0)
+            base = bind(long(tile * (group * lanes)))
+            for g in range(group):
+                total = biases[base + g * lanes]
+                for step in range(steps):
+                    total = total + sums[step * group + g]
+                sums[g] = total + added[base + g * lanes] if self.add else total
+            sums.apply(lambda value: activate(value, self.activation), group)
+            for g in range(group):
+                result[base + g * lanes] = sums[g]
+
+
+@dataclass(frozen=True)
+class Dense(Kernel):
+    """Product of a matrix and a vector of any length, vectorized along the outputs.
+
+    Attributes:
+        rest: blocks of the last tile; the others have ``GROUP``.
+        whole: whether there are others.
+        add: whether a residual is added.
+        activation: applied last.
+        shared: whether threads share the tiles; an argument then says who does the last one.
+    """
+
+    rest: int
+    whole: bool
+    add: bool
+    activation: str
+    shared: bool = False
+
+    @property
+    def parts(self) -> tuple[Kernel, ...]:
+        """The kernels of whole tiles and of the last one."""
+        groups = ([GROUP] if self.whole else []) + ([self.rest] if self.rest else [])
+        return tuple(DenseTile(self.lanes, group, self.add, self.activation) for group in groups)
+
+    @property
+    def glue(self) -> str:
+        """A call for the whole tiles and one for the rest."""
+        pointers = "const float *, const float *, const float *, const float *, float *"
+        lines = [f"void {part.symbol}(int32_t, int32_t, {pointers}) HIDDEN;" for part in self.parts]
+        residual, added = ("const float *r, ", "r") if self.add else ("", "out")
+        lines += [
+            f"HIDDEN void {self.symbol}(int32_t length, int32_t tiles, {'int32_t last, ' if self.shared else ''}"
+            f"const float *x, {residual}const float *w, "
+            "const float *b, float *out)",
+            "{",
+        ]
+        names = [part.symbol for part in self.parts]
+        if self.whole:
+            lines.append(f"    {names[0]}(length, tiles, x, {added}, w, b, out);")
+        if self.rest:
+            place = f"tiles * {GROUP * self.lanes}"
+            pointers = f"x, {added} + {place}, w + (int64_t)length * {place}, b + {place}, out + {place}"
+            lines.append(f"    {names[-1]}(length, {'last' if self.shared else 1}, {pointers});")
+        return "\n".join([*lines, "}"])
+
+    def build(self) -> dict[str, Any]:
+        """Nothing: the tiles are built on their own."""
+        return {}
 
 
 def specify(shape: LayerShape, target: CpuTarget) -> Usage:
     """Kernel, arguments and buffers of a fully connected layer."""
     lanes = target.lanes
     blocks = blocks_of(shape.out_channels, lanes)
-    # As many independent sums as hide a multiply-add's latency, and a divisor, so that no group is partly empty.
-    group = max(n for n in range(1, 9) if blocks % n == 0)
+    tiles, rest = divmod(blocks, GROUP)
     add, activation = split_epilogue(shape.epilogue)
-    return Usage(
-        Dense(lanes, group, add, activation),
-        (shape.in_channels, blocks // group),
+    shared, length, outputs = target.threads > 1, shape.in_channels, GROUP * lanes
+
+    def numbers(first: int, count: int) -> tuple[int, ...]:
+        is_last = first <= tiles < first + count
+        return length, count - is_last, int(is_last)
+
+    usage = Usage(
+        Dense(lanes, rest, tiles > 0, add, activation, shared),
+        (length, tiles, *([int(rest > 0)] if shared else [])),
         inputs=(shape.in_channels, *([blocks * lanes] if add else [])),
         outputs=(blocks * lanes,),
-        parameters=(blocks * lanes * shape.in_channels, blocks * lanes),
+        parameters=(blocks * lanes * length, blocks * lanes),
         in_place=1 if add else None,
     )
+    steps = [0, *([outputs] if add else []), outputs * length, outputs, outputs]
+    return divided(usage, target.threads, tiles + (rest > 0), numbers, steps)
 
 
 def pack_weight(usage: Usage, weight: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
-    """``(out, in)`` -> (groups, in, group, lanes), and the bias to whole blocks; float32."""
+    """``(out, in)`` -> for every tile (in, group, lanes), and the bias to whole blocks; float32."""
     kernel = usage.kernel
     assert isinstance(kernel, Dense)
-    groups, group, lanes = usage.numbers[1], kernel.group, kernel.lanes
+    tiles, lanes = usage.numbers[1], kernel.lanes
+    blocks = tiles * GROUP + kernel.rest
     out_features, in_features = weight.shape
-    packed = np.zeros((groups * group * lanes, in_features), np.float32)
-    packed[:out_features] = weight
-    return [
-        packed.reshape(groups, group, lanes, in_features).transpose(0, 3, 1, 2),
-        pad_vector(bias, groups * group * lanes),
-    ]
+    padded = np.zeros((blocks * lanes, in_features), np.float32)
+    padded[:out_features] = weight
+    columns = padded.reshape(blocks, lanes, in_features).transpose(2, 0, 1)
+    parts = np.split(columns, range(GROUP, blocks, GROUP), axis=1)
+    return [np.concatenate([part.ravel() for part in parts]), pad_vector(bias, blocks * lanes)]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
-from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of, split_epilogue
+from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of, divided_by_blocks, split_epilogue
 from hwprune.compilation.targets import CpuTarget
 from latency_models.shapes import LayerShape
+
+#: What is done with two values.
+OPERATIONS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 
 
 @dataclass(frozen=True)
 class Elementwise(Kernel):
-    """Activation of one value, or of the sum or product of two, over any number of vectors.
+    """Activation of one value, or of the sum, difference or product of two, over any number of vectors.
 
     Attributes:
-        op: ``activation``, ``add`` or ``mul``.
+        op: ``activation``, ``add``, ``sub`` or ``mul``.
         activation: applied last.
     """
 
@@ -35,7 +39,7 @@ class Elementwise(Kernel):
         def value(i: Any, v: Any) -> Any:
             if self.op == "activation":
                 return activate(x[i, v], self.activation)
-            return activate(x[i, v] + y[i, v] if self.op == "add" else x[i, v] * y[i, v], self.activation)
+            return activate(OPERATIONS[self.op](x[i, v], y[i, v]), self.activation)
 
         out = te.compute((vectors, self.lanes), value, name="out")
         sch = schedule_of([vectors, x, *([] if self.op == "activation" else [y]), out])
@@ -45,10 +49,11 @@ class Elementwise(Kernel):
 
 @dataclass(frozen=True)
 class ChannelAffine(Kernel):
-    """Scale, and for ``affine`` shift, of every channel: (blocks, pixels, lanes).
+    """Scale or shift of every channel: (blocks, pixels, lanes).
 
     Attributes:
-        op: ``scale`` (the factors are an input) or ``affine`` (factors and offsets are parameters).
+        op: ``scale`` and ``shift`` (factors or offsets are an input), ``affine`` (both are parameters) or ``prelu``
+            (the factors are parameters, of what is below zero).
         activation: applied last.
     """
 
@@ -59,7 +64,7 @@ class ChannelAffine(Kernel):
         """One vector at a time, the factors stay in a register."""
         from tvm import te
 
-        from hwprune.compilation.kernels.tensor import activate, number, schedule_of
+        from hwprune.compilation.kernels.tensor import ZERO, activate, number, schedule_of
 
         blocks, pixels, lanes = number("blocks"), number("pixels"), self.lanes
         x = te.placeholder((blocks, pixels, lanes), name="x")
@@ -67,6 +72,10 @@ class ChannelAffine(Kernel):
         b = te.placeholder((blocks, lanes), name="b")
 
         def value(c: Any, p: Any, v: Any) -> Any:
+            if self.op == "shift":
+                return activate(x[c, p, v] + s[c, v], self.activation)
+            if self.op == "prelu":
+                return activate(te.max(x[c, p, v], ZERO) + te.min(x[c, p, v], ZERO) * s[c, v], self.activation)
             scaled = x[c, p, v] * s[c, v]
             return activate(scaled + b[c, v] if self.op == "affine" else scaled, self.activation)
 
@@ -77,15 +86,17 @@ class ChannelAffine(Kernel):
 
 
 def specify(shape: LayerShape, target: CpuTarget) -> Usage:
-    """Kernel, arguments and buffers of ``activation``, ``add``, ``mul``, ``scale`` and ``affine``."""
+    """Kernel, arguments and buffers of a layer that treats every element, or every channel, alone."""
     lanes, pixels = target.lanes, shape.height * shape.width
     blocks = blocks_of(shape.in_channels, lanes)
     size = blocks * lanes * pixels
     activation = split_epilogue(shape.epilogue)[1]
-    if shape.op in ("scale", "affine"):
-        factors = (size, blocks * lanes) if shape.op == "scale" else (size,)
-        parameters = (blocks * lanes, blocks * lanes) if shape.op == "affine" else ()
+    if shape.op in ("scale", "shift", "affine", "prelu"):
+        factors = (size, blocks * lanes) if shape.op in ("scale", "shift") else (size,)
+        parameters = {"affine": (blocks * lanes, blocks * lanes), "prelu": (blocks * lanes,)}.get(shape.op, ())
         kernel = ChannelAffine(lanes, shape.op, activation)
-        return Usage(kernel, (blocks, pixels), factors, (size,), parameters, in_place=0)
+        usage = Usage(kernel, (blocks, pixels), factors, (size,), parameters, in_place=0)
+        return divided_by_blocks(usage, target.threads)
     inputs = (size,) if shape.op == "activation" else (size, size)
-    return Usage(Elementwise(lanes, shape.op, activation), (blocks * pixels,), inputs, (size,), in_place=0)
+    usage = Usage(Elementwise(lanes, shape.op, activation), (blocks * pixels,), inputs, (size,), in_place=0)
+    return divided_by_blocks(usage, target.threads)

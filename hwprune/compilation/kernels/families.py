@@ -4,27 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hwprune.compilation.kernels import conv, dense, depthwise, elementwise, layout, pool
+from hwprune.compilation.kernels import (
+    conv,
+    dense,
+    depthwise,
+    elementwise,
+    grouped,
+    layout,
+    moving,
+    normalize,
+    pool,
+    resample,
+    transposed,
+)
 from hwprune.compilation.kernels.kernel import Usage
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 from latency_models.shapes import LayerShape
 
 #: Part of every kernel's cache key and of every measurement's conditions: raise it when a kernel or schedule changes.
-SCHEDULE_VERSION = "1"
+SCHEDULE_VERSION = "2"
 
 FAMILIES: dict[str, Callable[[LayerShape, CpuTarget], Usage]] = {
     "conv2d": conv.specify,
+    "conv2d_grouped": grouped.specify,
+    "conv2d_transposed": transposed.specify,
     "depthwise": depthwise.specify,
     "dense": dense.specify,
     "global_pool": pool.specify,
-    "max_pool": pool.specify,
-    "avg_pool": pool.specify,
+    **dict.fromkeys(("max_pool", "avg_pool", "avg_pool_unpadded"), pool.specify),
+    "resample": resample.specify,
+    **dict.fromkeys(("softmax", "layer_norm"), normalize.specify),
     "pack": layout.specify,
     "unpack": layout.specify,
     "pad_shortcut": layout.specify,
     "concat": layout.specify,
-    **{op: elementwise.specify for op in ("activation", "add", "mul", "scale", "affine")},
+    **dict.fromkeys(("border", "slice", "shuffle", "pack_rows", "unpack_rows"), moving.specify),
+    **dict.fromkeys(("activation", "add", "sub", "mul", "scale", "shift", "affine", "prelu"), elementwise.specify),
 }
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of
+from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of, divided
 from hwprune.compilation.targets import CpuTarget
 from latency_models.shapes import LayerShape
+
+#: Pixels of a block that are unpacked together: 4 KiB with the longest vectors.
+PIXELS_A_RUN = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Unpack(Kernel):
     pixels: int
 
     def build(self) -> dict[str, Any]:
-        """Writes along the pixels."""
+        """Writes along the pixels, few enough of them at a time for all lanes to find them in the nearest cache."""
         from tvm import te, tirx
 
         from hwprune.compilation.kernels.tensor import number, schedule_of
@@ -57,7 +60,11 @@ class Unpack(Kernel):
         channels, lanes = number("channels"), self.lanes
         x = te.placeholder((tirx.floordiv(channels + (lanes - 1), lanes), self.pixels, lanes), name="x")
         out = te.compute((channels, self.pixels), lambda c, p: x[c // lanes, p, c % lanes], name="out")
-        return {self.symbol: schedule_of([channels, x, out]).mod["main"]}
+        sch = schedule_of([channels, x, out])
+        c, p = sch.get_loops(sch.get_sblock("out"))
+        p_out, p_in = sch.split(p, [None, min(self.pixels, PIXELS_A_RUN)])
+        sch.reorder(p_out, c, p_in)
+        return {self.symbol: sch.mod["main"]}
 
 
 @dataclass(frozen=True)
@@ -109,10 +116,16 @@ def specify(shape: LayerShape, target: CpuTarget, front: int | None = None) -> U
     lanes, pixels = target.lanes, shape.height * shape.width
     blocks = blocks_of(shape.in_channels, lanes)
     plain, packed = shape.in_channels * pixels, blocks * lanes * pixels
-    if shape.op == "pack":
-        return Usage(Pack(lanes, pixels), (shape.in_channels,), (plain,), (packed,))
-    if shape.op == "unpack":
-        return Usage(Unpack(lanes, pixels), (shape.in_channels,), (packed,), (plain,))
+    if shape.op in ("pack", "unpack"):
+        numbers = (shape.in_channels,)
+        usage = Usage(Pack(lanes, pixels), numbers, (plain,), (packed,))
+        if shape.op == "unpack":
+            usage = Usage(Unpack(lanes, pixels), numbers, (packed,), (plain,))
+
+        def channels(first: int, count: int) -> tuple[int, ...]:
+            return (max(0, min(count * lanes, shape.in_channels - first * lanes)),)
+
+        return divided(usage, target.threads, blocks, channels, [lanes * pixels] * 2)
     others = shape.out_channels - shape.in_channels
     size = (shape.height, shape.width)
     if shape.op == "concat":
@@ -120,8 +133,15 @@ def specify(shape: LayerShape, target: CpuTarget, front: int | None = None) -> U
         shift = (others if front is None else front) % lanes
         out_blocks = blocks_of(shape.in_channels + shift, lanes)
         out = out_blocks * lanes * pixels
-        return Usage(Shift(lanes, size, (1, 1), True), (shape.in_channels, shift, out_blocks), (packed, out), (out,))
-    out_blocks = blocks_of(shape.out_channels, lanes)
-    out = out_blocks * lanes * -(-shape.height // shape.stride[0]) * -(-shape.width // shape.stride[1])
-    numbers = (shape.in_channels, others // 2 if front is None else front, out_blocks)
-    return Usage(Shift(lanes, size, shape.stride, False), numbers, (packed,), (out,))
+        usage = Usage(Shift(lanes, size, (1, 1), True), (shape.in_channels, shift, out_blocks), (packed, out), (out,))
+    else:
+        out_blocks = blocks_of(shape.out_channels, lanes)
+        out = out_blocks * lanes * -(-shape.height // shape.stride[0]) * -(-shape.width // shape.stride[1])
+        places = (shape.in_channels, others // 2 if front is None else front, out_blocks)
+        usage = Usage(Shift(lanes, size, shape.stride, False), places, (packed,), (out,))
+
+    def moved(first: int, count: int) -> tuple[int, ...]:
+        return shape.in_channels, usage.numbers[1] - first * lanes, count
+
+    # All read from the start of the input; which of its channels a thread moves follows from those in front of it.
+    return divided(usage, target.threads, out_blocks, moved, [0, *[out // out_blocks] * (len(usage.sizes) - 1)])

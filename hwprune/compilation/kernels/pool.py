@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hwprune.compilation.kernels.conv import Window
-from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of
+from hwprune.compilation.kernels.kernel import Kernel, Usage, blocks_of, divided_by_blocks
+from hwprune.compilation.kernels.window import Pair, Window
 from hwprune.compilation.targets import CpuTarget
 from latency_models.shapes import LayerShape
 
@@ -39,21 +39,23 @@ class GlobalPool(Kernel):
 
 @dataclass(frozen=True)
 class WindowPool(Kernel):
-    """Maximum or mean over a moving window; the mean counts the padding.
+    """Maximum or mean over a moving window, which may hang over the padded image at its end.
 
     Attributes:
-        mode: ``max`` or ``avg``.
+        mode: ``max``, ``avg`` (the mean counts the padding) or ``avg_unpadded`` (it doesn't).
         window: how it moves.
+        out: height and width of the result.
     """
 
     mode: str
     window: Window
+    out: Pair
 
     def build(self) -> dict[str, Any]:
         """One vector of channels is reduced in a register; the padding is never stored."""
         from tvm import te, tirx
 
-        from hwprune.compilation.kernels.tensor import const, number, schedule_of
+        from hwprune.compilation.kernels.tensor import ZERO, const, number, schedule_of
 
         window = self.window
         (height, width), (pad_y, pad_x) = window.size, window.padding
@@ -62,24 +64,44 @@ class WindowPool(Kernel):
         ry = te.reduce_axis((0, window.kernel[0]), "ry")
         rx = te.reduce_axis((0, window.kernel[1]), "rx")
         maximum = self.mode == "max"
-        outside = const(-3.402823e38 if maximum else 0.0)
+        is_clipped = window.is_padded or self.out != window.out
+        outside = const(-3.402823e38) if maximum else ZERO
 
         def reduce(c: Any, i: Any, j: Any, v: Any) -> Any:
             y = i * window.stride[0] + ry * window.dilation[0] - pad_y
             z = j * window.stride[1] + rx * window.dilation[1] - pad_x
             value = x[c, y, z, v]
-            if window.is_padded:
+            if is_clipped:
                 inside = tirx.all(y >= 0, y < height, z >= 0, z < width)
                 value = tirx.if_then_else(inside, value, outside)
             return (te.max if maximum else te.sum)(value, axis=[ry, rx])
 
-        shape = (blocks, *window.out, self.lanes)
+        def finish(c: Any, i: Any, j: Any, v: Any) -> Any:
+            return total[c, i, j, v] if maximum else total[c, i, j, v] * self._share(i, j)
+
+        shape = (blocks, *self.out, self.lanes)
         total = te.compute(shape, reduce, name="total")
-        scale = const(1.0 if maximum else 1 / (window.kernel[0] * window.kernel[1]))
-        out = te.compute(shape, lambda *i: total[i] if maximum else total[i] * scale, name="out")
+        out = te.compute(shape, finish, name="out")
         sch = schedule_of([blocks, x, out])
         reduce_in_register(sch, "total", unroll=window.kernel[0] * window.kernel[1] <= 9)
         return {self.symbol: sch.mod["main"]}
+
+    def _share(self, i: Any, j: Any) -> Any:
+        """What each element of a window contributes to its mean: one by the elements that count."""
+        from tvm import tirx
+
+        from hwprune.compilation.kernels.tensor import const
+
+        window = self.window
+        if self.mode == "avg" and self.out == window.out:
+            return const(1 / (window.kernel[0] * window.kernel[1]))
+        counts = []
+        for axis, index in enumerate((i, j)):
+            rim = window.padding[axis] if self.mode == "avg" else 0
+            begin = index * window.stride[axis] - window.padding[axis]
+            end = tirx.min(begin + window.kernel[axis], window.size[axis] + rim)
+            counts.append(end - tirx.max(begin, -rim))
+        return const(1.0) / (counts[0] * counts[1]).astype("float32")
 
 
 def reduce_in_register(sch: Any, name: str, unroll: bool) -> None:
@@ -102,12 +124,14 @@ def reduce_in_register(sch: Any, name: str, unroll: bool) -> None:
 
 
 def specify(shape: LayerShape, target: CpuTarget) -> Usage:
-    """Kernel, arguments and buffers of ``global_pool``, ``max_pool`` and ``avg_pool``."""
+    """Kernel, arguments and buffers of ``global_pool``, ``max_pool``, ``avg_pool`` and ``avg_pool_unpadded``."""
     lanes, pixels = target.lanes, shape.height * shape.width
     blocks = blocks_of(shape.in_channels, lanes)
     if shape.op == "global_pool":
-        return Usage(GlobalPool(lanes, pixels), (blocks,), (blocks * lanes * pixels,), (blocks * lanes,))
+        usage = Usage(GlobalPool(lanes, pixels), (blocks,), (blocks * lanes * pixels,), (blocks * lanes,))
+        return divided_by_blocks(usage, target.threads)
     window = Window.of(shape)
-    out = blocks * lanes * window.out[0] * window.out[1]
-    kernel = WindowPool(lanes, shape.op.removesuffix("_pool"), window)
-    return Usage(kernel, (blocks,), (blocks * lanes * pixels,), (out,))
+    size = shape.out_size if any(shape.out_size) else window.out
+    kernel = WindowPool(lanes, shape.op.replace("_pool", ""), window, size)
+    usage = Usage(kernel, (blocks,), (blocks * lanes * pixels,), (blocks * lanes * size[0] * size[1],))
+    return divided_by_blocks(usage, target.threads)

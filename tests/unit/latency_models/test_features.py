@@ -29,7 +29,7 @@ def test_amounts_of_a_convolution_match_the_hand_count():
 
 
 def test_a_grouped_convolution_mixes_only_inside_its_groups():
-    grouped = LayerShape("conv2d", 32, 32, 8, 8, (3, 3), padding=(1, 1), groups=4)
+    grouped = LayerShape("conv2d", 32, 32, 8, 8, (3, 3), padding=(1, 1), group_channels=8)
     assert macs(*at(grouped)) == 8 * 8 * 9 * 8 * 32
     assert weight_bytes(*at(grouped)) == 4 * 9 * 8 * 32
 

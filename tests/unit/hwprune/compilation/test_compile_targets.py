@@ -42,9 +42,10 @@ def test_gpus_are_refused():
         CpuTarget.from_dict({"kind": "cuda"})
 
 
-def test_more_than_one_thread_is_refused():
-    with pytest.raises(CompileError, match="set threads to 1"):
-        CpuTarget.from_dict({}, threads=2)
+def test_threads_are_part_of_a_target_and_at_least_one():
+    assert "2 threads" in CpuTarget.from_dict({}, threads=2).name
+    with pytest.raises(CompileError, match="set threads to 1 or more"):
+        CpuTarget.from_dict({}, threads=0)
 
 
 def test_a_missing_compiler_names_the_package(monkeypatch):
