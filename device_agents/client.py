@@ -79,12 +79,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class TimingRequest:
-    """What to time: a network, or one kernel of a pack.
+    """What to time: a network, a resident network at some widths, or one kernel of a pack.
 
     Attributes:
         handle: the loaded library.
         index: the kernel's number in its pack; None for a network.
-        numbers: the kernel's integer arguments.
+        numbers: the kernel's integer arguments, or what stands for the widths of a resident network.
     """
 
     handle: int

@@ -16,7 +16,8 @@ from typing import IO, Any, Callable
 
 #: Raise it when a message changes its form or its meaning.
 #: 1: first version.
-PROTOCOL_VERSION = 1
+#: 2: a job without an index may have numbers: the widths of a resident network.
+PROTOCOL_VERSION = 2
 
 #: Seconds between an agent's signs of life while it works.
 HEARTBEAT_S = 2.0

@@ -18,7 +18,7 @@ import os
 import pkgutil
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
@@ -77,6 +77,13 @@ class Device(pydantic.BaseModel):
     threads: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] = 1
     channel_step: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] | None = None
     description: dict[str, Any] = {}
+
+    @pydantic.model_validator(mode="after")
+    def check_threads(self) -> Self:
+        """Threads that share a core would wait for each other at every layer."""
+        if self.cores and self.threads > len(set(self.cores)):
+            raise ValueError(f"{self.threads} threads need as many cores: add to cores {self.cores}, or lower threads")
+        return self
 
     @property
     def fingerprint(self) -> str:

@@ -33,7 +33,8 @@ class Artifact:
     Attributes:
         path: where it lies on the host.
         sha256: digest of its bytes, its name in the store and on devices.
-        kind: ``network`` (``network_run``) or ``kernels`` (a pack for profiling, ``kernel_run``).
+        kind: ``network`` (``network_run``), ``kernels`` (a pack for profiling, ``kernel_run``) or ``resident`` (a
+            network at any widths, ``resident_run``).
         target: what it was compiled for, as text (LLVM's CPU name, features, lanes, threads).
         schedule_version: version of the kernels' schedules.
         description: what the library says of itself (shapes, arena and weight bytes, kernels, fallbacks).
@@ -41,7 +42,7 @@ class Artifact:
 
     path: Path
     sha256: str
-    kind: Literal["network", "kernels"]
+    kind: Literal["network", "kernels", "resident"]
     target: str
     schedule_version: str
     description: dict[str, Any]
@@ -59,7 +60,8 @@ class Conditions:
     Attributes:
         device: the device's name in the registry.
         fingerprint: digest of what the device is (CPU, cores, kernel, governor and clock limits).
-        engine: what ran the network, ``tvm`` or ``onnxruntime``.
+        engine: what ran the network: ``tvm``, ``tvm-resident`` (its kernels in a resident library, with weights that
+            are not its own) or ``onnxruntime``.
         dtype: ``float32``.
         input_shape: shape of one call's input, batch first.
         threads: threads of one inference.

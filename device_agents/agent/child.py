@@ -111,7 +111,7 @@ class Runner:
         if self.library.is_network != (wanted["index"] is None):
             raise LibraryError("a kernel is timed by its index, a network without one")
         if self.library.is_network:
-            return self.library.network()
+            return self.library.network(wanted["numbers"])
         return self.library.kernel(wanted["index"], wanted["numbers"])
 
 

@@ -2,10 +2,12 @@
 
     int         network_run(const float *input, float *output);
     int         kernel_run(int32_t index, const int32_t *numbers);
+    int         resident_run(const int32_t *numbers, const float *input, float *output);
     const char *library_description(void);
     void        reference_run(void);
 
-A library of kind ``network`` has the first, one of kind ``kernels`` the second, both have the others.
+A library of kind ``network`` has the first, one of kind ``kernels`` the second; one of kind ``resident`` has the first
+and the third, which runs the network at the widths that the numbers stand for. All have the others.
 """
 
 from __future__ import annotations
@@ -16,6 +18,13 @@ import json
 from typing import Any, Callable, Sequence
 
 ABI = 1
+
+#: What a library of each kind has to say of itself.
+REQUIRED = {
+    "network": ("input_bytes", "output_bytes"),
+    "kernels": ("kernels",),
+    "resident": ("input_bytes", "output_bytes", "numbers"),
+}
 
 #: Cache lines and vector registers are at most this wide, so every process sees the same alignment.
 ALIGNMENT_BYTES = 64
@@ -79,12 +88,26 @@ class Library:
 
     @property
     def is_network(self) -> bool:
-        """Whether it holds one network, not a pack of kernels."""
-        return bool(self.description["kind"] == "network")
+        """Whether it holds a network, not a pack of kernels."""
+        return bool(self.description["kind"] != "kernels")
 
-    def network(self) -> Callable[[], int]:
-        """One inference from :attr:`input` to :attr:`output`, ready to be called; 0 is success."""
-        return functools.partial(self._run, self.input.pointer, self.output.pointer)
+    def network(self, numbers: Sequence[int] = ()) -> Callable[[], int]:
+        """One inference from :attr:`input` to :attr:`output`, ready to be called; 0 is success.
+
+        Args:
+            numbers: what a resident network is run with; none for its own widths.
+
+        Raises:
+            LibraryError: the network takes another count of numbers.
+        """
+        if not numbers:
+            return functools.partial(self._run, self.input.pointer, self.output.pointer)
+        expected = self.description.get("numbers", 0)
+        if len(numbers) != expected:
+            raise LibraryError(f"the network takes {expected} numbers, got {len(numbers)}")
+        array = (ctypes.c_int32 * len(numbers))(*numbers)
+        run = self._function("resident_run", ctypes.c_int)
+        return functools.partial(run, array, self.input.pointer, self.output.pointer)
 
     def kernel(self, index: int, numbers: Sequence[int]) -> Callable[[], int]:
         """Kernel ``index`` with its integer arguments, ready to be called; 0 is success.
@@ -110,7 +133,7 @@ class Library:
         try:
             description: dict[str, Any] = json.loads(self._function("library_description", ctypes.c_char_p)().decode())
             kind, abi = description["kind"], description["abi"]
-            required = {"network": ("input_bytes", "output_bytes"), "kernels": ("kernels",)}[kind]
+            required = REQUIRED[kind]
             lacking = [name for name in required if name not in description]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LibraryError(f"its description cannot be read: {error!r}") from error

@@ -49,11 +49,16 @@ def find(home: Home, name: str) -> Device:
     return home.devices.get(name)
 
 
-def add_local(home: Home, name: str) -> Device:
-    """Register this computer: ask its agent what it is and fill in the target; one core is kept for measuring.
+def add_local(home: Home, name: str, threads: int = 1) -> Device:
+    """Register this computer: ask its agent what it is and fill in the target; a core a thread is kept for measuring.
+
+    Args:
+        home: where devices are kept.
+        name: what it will be called.
+        threads: of one inference, 1 or more.
 
     Raises:
-        ConfigError: a device of this name exists.
+        ConfigError: a device of this name exists, or there are fewer cores than threads.
         DeviceError: the agent cannot be started.
     """
     if name in home.devices.names():
@@ -63,13 +68,17 @@ def add_local(home: Home, name: str) -> Device:
     with AgentClient(LoopbackTransport(home.folder("agents") / name)) as client:
         description = client.describe()
     target = host_target()
+    usable = sorted(description["usable_cores"] or ())
+    if usable and threads > len(usable):
+        raise ConfigError(f"{threads} threads on {len(usable)} usable cores: choose at most {len(usable)}")
     device = Device(
         name=name,
         transport="local",
         platform=_platform(description),
         target={"kind": "llvm", "mcpu": target.mcpu},
-        # The last core: the system's own work prefers the first.
-        cores=tuple(sorted(description["usable_cores"] or ())[-1:]),
+        # The last cores: the system's own work prefers the first.
+        cores=tuple(usable[-threads:]),
+        threads=threads,
         description=description,
     )
     home.devices.add(device)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import torch
 from torch import nn
 
-from device_agents.client import AgentClient, SelfTest
+from device_agents.client import AgentClient
 from device_agents.registry import Device
 from device_agents.transport import LoopbackTransport
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.targets import CpuTarget
+from hwprune.experiments.candidates import CandidateJobs, linked_job
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.lease import lease
-from hwprune.measurement.measure import Measurer, NetworkJob
+from hwprune.measurement.measure import Measurer
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
 from latency_models.network_model import LatencyModel
@@ -50,17 +50,22 @@ class DeviceSession:
     measurer: Measurer
     max_age_s: float | None = None
     measured_networks: int = 0
+    _candidates: CandidateJobs | None = field(init=False, default=None)
 
     def measure_candidate(self, bench: Workbench, plan: PruningPlan) -> Measurement:
-        """Compile a candidate and measure it whole, in one process.
+        """Measure a candidate whole, in one process."""
+        return self.measure_candidates(bench, [plan])[0]
+
+    def measure_candidates(self, bench: Workbench, plans: Sequence[PruningPlan]) -> list[Measurement]:
+        """Measure candidates whole, in turns, each in one process: a resident library's where that runs it.
 
         Raises:
-            CompileError: it cannot be compiled.
+            CompileError: one cannot be compiled.
             DeviceError: the device is lost.
         """
-        self.measured_networks += 1
-        job = self._job(bench, bench.slicer.cut(plan))
-        return self.measurer.network(job, max_age_s=self.max_age_s)
+        self.measured_networks += len(plans)
+        jobs = [self.candidates(bench).job(plan) for plan in plans]
+        return self.measurer.networks(jobs, max_age_s=self.max_age_s)
 
     def measure_final(
         self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel, console: Console
@@ -75,7 +80,10 @@ class DeviceSession:
         """
         with console.progress(len(modules), "measuring the front") as steps:
             jobs = [
-                replace(self._job(bench, module), own_kernels_ms=_own_kernels_ms(bench.graph.shapes(module), model))
+                replace(
+                    linked_job(self.compiler, bench, module),
+                    own_kernels_ms=_own_kernels_ms(bench.graph.shapes(module), model),
+                )
                 for module in modules
             ]
             return self.measurer.networks(jobs, final=True, progress=_advancing(steps.advance))
@@ -100,23 +108,17 @@ class DeviceSession:
                 found |= self.measurer.kernels(pack, max_age_s=self.max_age_s, progress=_advancing(steps.advance))
         return found
 
-    def _job(self, bench: Workbench, module: nn.Module) -> NetworkJob:
-        return NetworkJob(self.compiler.network(bench.graph, module), self_test(module, bench.example_input))
+    def candidates(self, bench: Workbench) -> CandidateJobs:
+        """What makes jobs of a network's candidates; the resident library of the last network is kept."""
+        if self._candidates is None or self._candidates.bench is not bench:
+            self._candidates = CandidateJobs(self.compiler, bench, self.measurer.say)
+        return self._candidates
 
 
 def _own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
     """Predicted time of a network's kernels with a schedule of ours; None where all have one and nobody asks."""
     own = [shape for shape in shapes if not shape.op.startswith("fallback:")]
     return float(model.predict_kernels(own)[0].sum()) if own and len(own) < len(shapes) else None
-
-
-def self_test(module: nn.Module, example_input: torch.Tensor) -> SelfTest:
-    """What a network's library must compute: torch's own output for a random input of the example's shape."""
-    x = torch.randn(example_input.shape, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        outputs = module(x)
-    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-    return SelfTest(x.numpy().tobytes(), b"".join(part.contiguous().numpy().tobytes() for part in parts))
 
 
 @contextlib.contextmanager

@@ -37,8 +37,7 @@ class LoadedLibrary:
         }
 
 
-@contextlib.contextmanager
-def loaded(
+def load(
     client: AgentClient,
     artifact: Artifact,
     *,
@@ -46,30 +45,40 @@ def loaded(
     cores: Sequence[int],
     self_test: SelfTest | None,
     timeout_s: float,
-) -> Iterator[LoadedLibrary]:
-    """A library in fresh processes, which end with the context; one that fails in any of them has failed.
+) -> LoadedLibrary:
+    """A library in fresh processes, until they are unloaded; one that fails in any of them has failed.
 
     Raises:
         AgentError: the device does not answer, or the library cannot be written there.
     """
     client.put(artifact.path, artifact.sha256)
     library = LoadedLibrary()
-    handles: list[int] = []
     try:
         for _ in range(processes):
             process = client.load(artifact.sha256, cores=cores, self_test=self_test, timeout_s=timeout_s)
-            handles.append(process.handle)
             library.processes.append(process)
     except LoadFailed as error:
-        library = LoadedLibrary(error=str(error))
+        unload(client, library)
+        return LoadedLibrary(error=str(error))
+    return library
+
+
+def unload(client: AgentClient, library: LoadedLibrary) -> None:
+    """End the processes of a library."""
+    for process in library.processes:
+        client.unload(process.handle)
+
+
+@contextlib.contextmanager
+def unloading(client: AgentClient, library: LoadedLibrary) -> Iterator[LoadedLibrary]:
+    """A library whose processes end with the context."""
     try:
         yield library
     except KeyboardInterrupt:
-        handles.clear()  # closing the client ends all processes at once, and does not wait for what they do
+        library.processes.clear()  # closing the client ends all at once, and does not wait for what they do
         raise
     finally:
-        for handle in handles:
-            client.unload(handle)
+        unload(client, library)
 
 
 def _most(values: Sequence[int | None]) -> int | None:

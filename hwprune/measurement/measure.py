@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,11 @@ from device_agents.client import AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
-from hwprune.measurement.loading import LoadedLibrary, loaded
+from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
 from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement
+from hwprune.records import Artifact, Conditions, Measurement, digest
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -33,6 +34,9 @@ NETWORKS_A_SITTING = 8
 KERNELS_A_SITTING = 32
 
 NETWORK_SETTINGS = Settings()
+
+#: Candidates of a search on their resident network: as many blocks, but no longer than their number of calls asks for.
+RESIDENT_SETTINGS = Settings(block_ms_min=3.0)
 
 #: Kernels run for microseconds, so shorter blocks hold calls enough.
 KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
@@ -76,15 +80,31 @@ class NetworkJob:
     """A compiled network to measure.
 
     Attributes:
-        artifact: its library.
+        artifact: its library, or a resident one that runs it.
         self_test: what the library must compute before any number of it is believed.
         own_kernels_ms: what its kernels with a schedule of ours take together, as far as that is known; the rest of its
             latency is then the share of the others. Needed only where it makes calls to others.
+        numbers: what stands for its widths in a resident library; () in a library of its own.
+        memory_bytes: packed weights plus arena of the network itself; None for the library's.
     """
 
     artifact: Artifact
     self_test: SelfTest | None = None
     own_kernels_ms: float | None = None
+    numbers: tuple[int, ...] = ()
+    memory_bytes: int | None = None
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What its measurement is kept under."""
+        if not self.numbers:
+            return self.artifact.sha256
+        return digest({"library": self.artifact.sha256, "numbers": list(self.numbers)})
+
+    @property
+    def planned_memory_bytes(self) -> int:
+        """Packed weights plus arena."""
+        return self.artifact.planned_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
 @dataclass
@@ -97,6 +117,7 @@ class Measurer:
         store: keeps every measurement.
         device: the device's entry in the inventory.
         settings: how networks are timed.
+        resident_settings: how they are timed on a resident network.
         kernel_settings: how kernels are timed.
         wait_s: how long to wait at a time until the device is cool and idle.
         say: told what is waited for.
@@ -108,12 +129,14 @@ class Measurer:
     store: Store
     device: Device
     settings: Settings = NETWORK_SETTINGS
+    resident_settings: Settings = RESIDENT_SETTINGS
     kernel_settings: Settings = KERNEL_SETTINGS
     wait_s: float = 60.0
     say: Callable[[str], None] = _log.warning
     recalibrate: bool = False
     _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
     _provisional_ms: dict[str, float] = field(init=False, default_factory=dict)
+    _residents: dict[str, LoadedLibrary] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +161,7 @@ class Measurer:
         Args:
             jobs: what to measure.
             final: the numbers are for the user: always made afresh, in three processes or more.
-            processes: processes of each network.
+            processes: processes of each network; a resident network stays in the one process that runs all its widths.
             remeasure: make them afresh, too.
             max_age_s: older ones are made afresh.
             progress: told the networks that are done and their total.
@@ -151,17 +174,17 @@ class Measurer:
         found: dict[str, Measurement] = {}
         if not (final or remeasure):
             for job in jobs:
-                stored = self._stored(job.artifact, max_age_s)
+                stored = self._stored(job, max_age_s)
                 if stored is not None:
-                    found[job.artifact.sha256] = stored
-        missing = list({job.artifact.sha256: job for job in jobs if job.artifact.sha256 not in found}.values())
+                    found[job.key] = stored
+        missing = list({job.key: job for job in jobs if job.key not in found}.values())
         for start in range(0, len(missing), NETWORKS_A_SITTING):
             sitting = missing[start : start + NETWORKS_A_SITTING]
             report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
             for measurement in self._measure_networks(sitting, count, report):
                 self.store.add_measurement(measurement)
                 found[measurement.key] = measurement
-        return [found[job.artifact.sha256] for job in jobs]
+        return [found[job.key] for job in jobs]
 
     def kernels(
         self,
@@ -214,23 +237,31 @@ class Measurer:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
         with contextlib.ExitStack() as stack:
-            loads = [stack.enter_context(self._loaded(job.artifact, processes, job.self_test)) for job in jobs]
+            libraries = [stack.enter_context(self._opened(job, processes)) for job in jobs]
             subjects = [
-                Subject([TimingRequest(process.handle) for process in load.processes], error=load.error)
-                for load in loads
+                Subject(
+                    [TimingRequest(process.handle, numbers=job.numbers) for process in library.processes],
+                    error=library.error,
+                )
+                for job, library in zip(jobs, libraries, strict=True)
             ]
-            self._sit(subjects, self.settings, jobs[0].artifact.schedule_version, progress)
+            settings = self.resident_settings if all(job.numbers for job in jobs) else self.settings
+            self._sit(subjects, settings, jobs[0].artifact.schedule_version, progress)
         after = self.client.state()
+        for job, subject in zip(jobs, subjects, strict=True):
+            if subject.error is not None and job.artifact.sha256 in self._residents:
+                unload(self.client, self._residents.pop(job.artifact.sha256))  # the next candidate gets a new process
         return [
             _with_fallback(
                 replace(
-                    self._measurement(job.artifact.sha256, self._conditions(job.artifact), subject, before, after),
-                    planned_memory_bytes=job.artifact.planned_memory_bytes,
-                    **load.facts,
+                    self._measurement(job.key, self._conditions(job.artifact), subject, before, after),
+                    planned_memory_bytes=job.planned_memory_bytes,
+                    # What loading tells of a resident library is none of this network's.
+                    **({} if job.numbers else library.facts),
                 ),
                 job,
             )
-            for job, load, subject in zip(jobs, loads, subjects, strict=True)
+            for job, library, subject in zip(jobs, libraries, subjects, strict=True)
         ]
 
     def _measure_kernels(
@@ -238,11 +269,11 @@ class Measurer:
     ) -> dict[LayerShape, Measurement]:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
-        with self._loaded(pack.artifact, 1) as load:
+        with unloading(self.client, self._load(pack.artifact, 1)) as library:
             subjects = [
                 Subject(
-                    [TimingRequest(process.handle, *pack.index[shape]) for process in load.processes],
-                    error=load.error,
+                    [TimingRequest(process.handle, *pack.index[shape]) for process in library.processes],
+                    error=library.error,
                 )
                 for shape in shapes
             ]
@@ -291,11 +322,17 @@ class Measurer:
                 if subject.grade is not None and subject.grade.trust != "C":
                     subject.grade = replace(subject.grade, trust="C", reason=_NEVER_QUIET)
 
-    def _loaded(
-        self, artifact: Artifact, processes: int, self_test: SelfTest | None = None
-    ) -> contextlib.AbstractContextManager[LoadedLibrary]:
+    def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
+        """A network's processes; the one of a resident network stays for those that come."""
+        if not job.numbers:
+            return unloading(self.client, self._load(job.artifact, processes, job.self_test))
+        if job.artifact.sha256 not in self._residents:
+            self._residents[job.artifact.sha256] = self._load(job.artifact, SEARCH_PROCESSES, job.self_test)
+        return contextlib.nullcontext(self._residents[job.artifact.sha256])
+
+    def _load(self, artifact: Artifact, processes: int, self_test: SelfTest | None = None) -> LoadedLibrary:
         self.store.artifacts.find(artifact.sha256)  # a library that is used is not collected
-        return loaded(
+        return load(
             self.client,
             artifact,
             processes=processes,
@@ -304,9 +341,9 @@ class Measurer:
             timeout_s=self.settings.timeout_s,
         )
 
-    def _stored(self, artifact: Artifact, max_age_s: float | None) -> Measurement | None:
-        stored = self.store.find_measurement(artifact.sha256, self._conditions(artifact), max_age_s)
-        return stored if stored is not None and self._is_current(stored, artifact.schedule_version) else None
+    def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
+        stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
+        return stored if stored is not None and self._is_current(stored, job.artifact.schedule_version) else None
 
     def _is_current(self, measurement: Measurement, schedule_version: str) -> bool:
         """Whether its numbers are given at the clock that the device's numbers are given at now."""
@@ -325,7 +362,7 @@ class Measurer:
         return Conditions(
             device=self.device.name,
             fingerprint=self.device.fingerprint,
-            engine="tvm",
+            engine="tvm-resident" if artifact.kind == "resident" else "tvm",
             dtype="float32",
             input_shape=tuple(inputs[0]),
             threads=self.device.threads,

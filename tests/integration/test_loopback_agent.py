@@ -164,6 +164,18 @@ def test_native_prints_leave_the_wire_alone(client, load):
     assert result.error is None
 
 
+def test_a_resident_network_is_tested_and_timed_at_several_widths_in_one_process(client, load):
+    handle = load("RESIDENT", self_test=SELF_TEST).handle
+    little, much, failing, wrong = client.measure(
+        [TimingRequest(handle, numbers=numbers) for numbers in ((100, 0), (800, 0), (-1, 0), (1,))], **QUICK
+    )
+    assert (little.error, much.error) == (None, None)
+    fastest_ms = [min(min(block.values_ms) for block in result.blocks) for result in (little, much)]
+    assert 4 < fastest_ms[1] / fastest_ms[0] < 16
+    assert "returned status 1" in failing.error
+    assert "takes 2 numbers, got 1" in wrong.error
+
+
 def test_processes_are_timed_in_interleaved_blocks(client, load):
     handles = [load(self_test=SELF_TEST).handle for _ in range(3)]
     results = client.measure([TimingRequest(handle) for handle in handles], calls_min=7, **QUICK)

@@ -48,8 +48,19 @@ int kernel_run(int32_t index, const int32_t *numbers) {
     return 0;
 }
 #else
+#ifdef RESIDENT
+#define KIND "\"resident\",\"numbers\":2"
+/* Ten values, each the first number times the input plus the second. */
+int resident_run(const int32_t *numbers, const float *input, float *output) {
+    for (int i = 0; i < 10; i++) output[i] = (float)numbers[0] * input[i] + (float)numbers[1];
+    work(numbers[0]);
+    return numbers[0] < 0;
+}
+#else
+#define KIND "\"network\""
+#endif
 const char *library_description(void) {
-    return "{\"abi\":" VALUE(ABI) ",\"kind\":\"network\",\"inputs\":[[1,1,2,5]],\"outputs\":[[1,10]],"
+    return "{\"abi\":" VALUE(ABI) ",\"kind\":" KIND ",\"inputs\":[[1,1,2,5]],\"outputs\":[[1,10]],"
            "\"input_bytes\":40,\"output_bytes\":40}";
 }
 

@@ -48,6 +48,26 @@ def test_a_kernel_that_cannot_be_called_is_refused(build_library, index, numbers
         library.kernel(index, numbers)
 
 
+def test_a_resident_network_runs_with_numbers_and_without(build_library):
+    library = Library(str(build_library("RESIDENT")))
+    library.input.view[:] = array.array("f", range(10)).tobytes()
+    for call, factor, offset in (
+        (library.network([3, 4]), 3, 4),
+        (library.network([5, 1]), 5, 1),
+        (library.network(), 2, 0),
+    ):
+        assert call() == 0
+        assert floats(library.output.view) == [float(factor * i + offset) for i in range(10)]
+    assert library.network([-1, 0])() == 1
+
+
+def test_numbers_that_a_network_does_not_take_are_refused(build_library):
+    with pytest.raises(LibraryError, match="takes 2 numbers, got 3"):
+        Library(str(build_library("RESIDENT"))).network([1, 2, 3])
+    with pytest.raises(LibraryError, match="takes 0 numbers, got 1"):
+        Library(str(build_library())).network([1])
+
+
 def test_the_reference_and_the_empty_call_report_nothing(build_library):
     library = Library(str(build_library()))
     assert library.reference() is None

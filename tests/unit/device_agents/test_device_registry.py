@@ -33,6 +33,7 @@ def test_a_device_comes_back_equal(registry):
 
 @given(cores=st.lists(st.integers(0, 300), max_size=4), threads=st.integers(1, 64), step=st.none() | st.integers(1, 64))
 def test_every_field_comes_back_equal(tmp_path_factory, cores, threads, step):
+    threads = min(threads, len(set(cores))) if cores else threads
     registry = Registry(tmp_path_factory.mktemp("devices"))
     device = LOCAL.model_copy(update={"cores": tuple(cores), "threads": threads, "channel_step": step})
     registry.add(device)
@@ -45,8 +46,8 @@ def test_a_folder_that_is_not_there_holds_no_devices(registry):
 
 def test_adding_again_replaces_and_leaves_nothing_else_behind(registry, tmp_path):
     registry.add(LOCAL)
-    registry.add(LOCAL.model_copy(update={"threads": 2}))
-    assert registry.get("local").threads == 2
+    registry.add(LOCAL.model_copy(update={"cores": (0,)}))
+    assert registry.get("local").cores == (0,)
     assert [path.name for path in (tmp_path / "devices").iterdir()] == ["local.yaml"]
 
 
@@ -107,6 +108,16 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 def test_a_name_that_is_no_file_name_is_refused(name):
     with pytest.raises(pydantic.ValidationError, match="must begin with a letter or digit"):
         Device(name=name, transport="local", platform="cpu", target=TARGET)
+
+
+def test_threads_need_a_core_each(tmp_path):
+    registry = Registry(tmp_path)
+    registry.add(LOCAL.model_copy(update={"threads": 2}))
+    with pytest.raises(DeviceFileError, match="2 threads need as many cores"):
+        registry.get("local")
+    for cores in ((0, 1), ()):
+        registry.add(LOCAL.model_copy(update={"threads": 2, "cores": cores}))
+        assert registry.get("local").threads == 2
 
 
 def test_a_device_cannot_be_changed():

@@ -41,6 +41,10 @@ class FixtureCompiler:
         facts = {"inputs": [[1, 4]], "outputs": [[1, 1]], "input_bytes": 16, "output_bytes": 4}
         return self.library("network", {**facts, **description}, WORK=work, FATAL_CALL=fatal_call)
 
+    def resident(self) -> Artifact:
+        facts = {"inputs": [[1, 4]], "outputs": [[1, 1]], "input_bytes": 16, "output_bytes": 4, "numbers": 2}
+        return self.library("resident", facts, WORK=10)
+
     def kernels(self, shapes: Sequence[LayerShape]) -> Pack:
         self.packs += 1
         artifact = self.library("kernels", {"kernels": [{"index": 0, "symbol": "kernel", "numbers": 2}]}, WORK=1)

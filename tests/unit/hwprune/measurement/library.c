@@ -27,6 +27,14 @@ int network_run(const float *input, float *output) {
     return 0;
 }
 
+/* Work proportional to the first number; a negative second one ends the process, a positive one fails. */
+int resident_run(const int32_t *numbers, const float *input, float *output) {
+    if (numbers[1] < 0) abort();
+    work(numbers[0]);
+    output[0] = input[0] + input[1] + input[2] + input[3];
+    return numbers[1];
+}
+
 /* Work proportional to the product of the numbers; a negative index or number fails. */
 int kernel_run(int32_t index, const int32_t *numbers) {
     work(numbers[0] * numbers[1]);

@@ -131,6 +131,52 @@ def test_a_file_that_is_no_library_is_data(measurer: Measurer, compiler) -> None
     assert measurer.network(NetworkJob(artifact)).error
 
 
+def test_networks_of_a_resident_library_share_a_process_and_have_numbers_of_their_own(
+    measurer: Measurer, compiler, store: Store, sum_of_four: SelfTest
+) -> None:
+    library = compiler.resident()
+    jobs = [NetworkJob(library, sum_of_four, numbers=(work, 0), memory_bytes=work) for work in (500, 4000)]
+    little, much = measurer.networks(jobs)
+    assert (little.error, much.error) == (None, None)
+    assert 4 < much.latency_ms / little.latency_ms < 16
+    assert (little.planned_memory_bytes, much.planned_memory_bytes) == (500, 4000)
+    assert little.conditions.engine == "tvm-resident"
+    assert (little.load_ms, little.process_peak_bytes, little.fallback_share) == (None, None, 0.0)
+    assert len({little.key, much.key, library.sha256}) == 3
+    (agent,) = children(os.getpid())
+    before = children(agent)
+    assert len(before) == 1
+    measurer.network(NetworkJob(library, sum_of_four, numbers=(700, 0), memory_bytes=700))
+    assert children(agent) == before
+
+
+def test_a_resident_number_is_served_from_the_store_and_never_as_a_linked_one(
+    measurer: Measurer, compiler, store: Store
+) -> None:
+    library = compiler.resident()
+    job = NetworkJob(library, numbers=(500, 0))
+    known = trusted(store, measurer.network(job))
+    assert measurer.network(job) == known
+    assert measurer.network(NetworkJob(library, numbers=(501, 0))).key != known.key
+    assert store.find_measurement(known.key, dataclasses.replace(known.conditions, engine="tvm"), None) is None
+
+
+def test_a_resident_network_that_fails_spoils_none_that_come_later(measurer: Measurer, compiler) -> None:
+    library = compiler.resident()
+    for numbers, reason in (((500, -1), "SIGABRT"), ((500, 3), "returned status 3")):
+        assert reason in measurer.network(NetworkJob(library, numbers=numbers)).error
+        assert measurer.network(NetworkJob(library, numbers=(500, 0)), remeasure=True).error is None
+
+
+def test_a_resident_library_that_computes_something_else_is_data(
+    measurer: Measurer, compiler, sum_of_four: SelfTest
+) -> None:
+    wrong = SelfTest(sum_of_four.input_bytes, struct.pack("f", 11))
+    job = NetworkJob(compiler.resident(), wrong, numbers=(500, 0))
+    assert "self-test" in measurer.network(job).error
+    assert measurer.network(dataclasses.replace(job, self_test=sum_of_four)).error is None
+
+
 def test_processes_end_with_the_measurement(measurer: Measurer, compiler) -> None:
     measurer.network(NetworkJob(compiler.network()), processes=3)
     (agent,) = children(os.getpid())

@@ -58,9 +58,16 @@ def test_a_layer_that_comes_and_goes_is_refused() -> None:
         ShapeArithmetic.learn(sometimes, (8,))
 
 
+def test_grouped_convolutions_lose_whole_groups() -> None:
+    def grouped(widths: Sequence[int]) -> list[LayerShape]:
+        return [LayerShape("conv2d_grouped", 4 * widths[0], 6 * widths[0], 8, 8, group_channels=4)]
+
+    assert ShapeArithmetic.learn(grouped, (8,))([[3]]).row(0) == tuple(grouped([3]))
+
+
 def test_a_layer_whose_groups_follow_the_width_is_refused() -> None:
     def grouped(widths: Sequence[int]) -> list[LayerShape]:
-        return [LayerShape("conv2d", widths[0], widths[0], 8, 8, groups=widths[0] // 2)]
+        return [LayerShape("conv2d_grouped", 4 * widths[0], 4 * widths[0], 8, 8, group_channels=widths[0])]
 
     with pytest.raises(TraceError, match="more than their channels: protect"):
         ShapeArithmetic.learn(grouped, (8,))

@@ -1,0 +1,105 @@
+"""Pruned networks as jobs for the device: numbers for a resident library where that runs them, else linked alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from device_agents.client import SelfTest
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.resident import NotResidentError, ResidentNetwork
+from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.measure import NetworkJob
+from hwprune.pruning.plan import PruningPlan
+
+#: Networks of random widths, besides those of every number of blocks, that show a resident library its kernels.
+RANDOM_EXAMPLES = 16
+
+
+@dataclass
+class CandidateJobs:
+    """Makes the jobs of one network's candidates; the resident library is compiled at the first.
+
+    Attributes:
+        compiler: compiles for the device.
+        bench: the network.
+        say: told once why candidates are linked alone.
+    """
+
+    compiler: Compiler
+    bench: Workbench
+    say: Callable[[str], None]
+    _has_said: bool = field(init=False, default=False)
+
+    def job(self, plan: PruningPlan) -> NetworkJob:
+        """Job of a candidate.
+
+        Raises:
+            CompileError: it cannot be compiled.
+        """
+        module = self.bench.slicer.cut(plan)
+        try:
+            return self._resident_job(module)
+        except NotResidentError as reason:
+            if not self._has_said:
+                self.say(f"networks are linked one by one where the resident library cannot run them: {reason}")
+                self._has_said = True
+        return linked_job(self.compiler, self.bench, module)
+
+    def _resident_job(self, module: nn.Module) -> NetworkJob:
+        network, test = self._resident
+        planned = self.bench.graph.for_target(self.compiler.target).plan(module)
+        return NetworkJob(
+            network.artifact,
+            test,
+            numbers=network.family.numbers(planned),
+            memory_bytes=planned.arena.size_bytes + planned.weights_bytes,
+        )
+
+    @property
+    def _resident(self) -> tuple[ResidentNetwork, SelfTest]:
+        """The resident library and what it must compute at the dense widths."""
+        if isinstance(self._compiled, NotResidentError):
+            raise self._compiled
+        return self._compiled
+
+    @functools.cached_property
+    def _compiled(self) -> tuple[ResidentNetwork, SelfTest] | NotResidentError:
+        bench = self.bench
+        try:
+            network = self.compiler.resident(bench.graph, bench.dense, self._examples())
+        except NotResidentError as reason:
+            return reason
+        return network, self_test(network.module, bench.example_input)
+
+    def _examples(self) -> Iterator[nn.Module]:
+        """Networks with every number of blocks that a layer can have, and some of random widths."""
+        sizes, lanes = np.asarray(self.bench.groups.sizes), self.compiler.target.lanes
+        for width in range(lanes, int(sizes.max()), lanes):
+            yield self.bench.candidate(np.minimum(sizes, width))
+        generator = np.random.default_rng(0)
+        for _ in range(RANDOM_EXAMPLES):
+            yield self.bench.candidate(generator.integers(1, sizes + 1))
+
+
+def linked_job(compiler: Compiler, bench: Workbench, module: nn.Module) -> NetworkJob:
+    """Job of a network that is linked alone, with its own weights.
+
+    Raises:
+        CompileError: it cannot be compiled.
+    """
+    return NetworkJob(compiler.network(bench.graph, module), self_test(module, bench.example_input))
+
+
+def self_test(module: nn.Module, example_input: torch.Tensor) -> SelfTest:
+    """What a network's library must compute: torch's own output for a random input of the example's shape."""
+    x = torch.randn(example_input.shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        outputs = module(x)
+    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    return SelfTest(x.numpy().tobytes(), b"".join(part.contiguous().numpy().tobytes() for part in parts))
