@@ -22,9 +22,10 @@ from conditions import print_conditions, print_result
 from hwprune.cli.console import Console
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
+from hwprune.experiments.candidates import self_test
 from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.home import Home
-from hwprune.experiments.session import DeviceSession, open_session, self_test
+from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.measure import NetworkJob
 

@@ -1,0 +1,255 @@
+"""Layers at every width that pruning can produce: our kernels, ONNX Runtime, and TVM without a schedule.
+
+    python benchmarks/kernels.py [--quick] [--family NAME]... [--widths 1,2,3] [--out FILE.jsonl]
+
+One thread, float32. Both sides run chains of 16 equal layers on the same input and weights (``comparison/chains.py``):
+ours is a network's library as the compiler makes it; ONNX Runtime has all its optimizations, and its input and output
+are bound. Both outputs are compared with torch's before both are timed in turns; what counts is the fastest round of
+each. Given are microseconds of one layer.
+
+The worst step of a family and its worst ratio are the largest of many noisy numbers. So the shapes that make them are
+built and timed again, all suspects of a family in turns with each other, until the worst have been timed often enough;
+every shape keeps its fastest round on either side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison.chains import LAYERS, Case, Chain, onnx_model, random_input
+from comparison.families import FAMILIES, SHAPE_MIN, STEP_MAX, UNTUNED_MIN, Family
+from comparison.sides import OnnxRuntimeSide, OurSide, difference
+from comparison.turns import geometric_mean, in_turns
+from comparison.untuned import untuned_layer
+from conditions import print_conditions, print_result
+
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.graph import Graph, trace
+from hwprune.compilation.targets import host_target
+
+#: Largest difference from torch, relative to the largest output.
+TOLERANCE = 1e-4
+
+#: Seconds of rounds for a shape, and for suspects that are timed again.
+SPEND_S, SPEND_AGAIN_S = 0.05, 0.15
+
+#: A worst shape has been timed so often at least; and so many times are suspects of a family timed again at most.
+TIMED_MIN, TIMES_AGAIN, TIMES_AGAIN_QUICK = 3, 6, 2
+
+
+@dataclass
+class Row:
+    """What is known of a shape.
+
+    Attributes:
+        case: the shape.
+        ours_us: fastest time of one layer, us.
+        ort_us: ONNX Runtime's.
+        times: how often it was timed.
+    """
+
+    case: Case
+    ours_us: float = math.inf
+    ort_us: float = math.inf
+    times: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """ONNX Runtime's time over ours."""
+        return self.ort_us / self.ours_us
+
+
+class Workshop:
+    """Makes both sides of a case.
+
+    Args:
+        folder: for kernels and libraries.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.compiler = Compiler(host_target(), folder)
+        self._graphs: dict[Case, Graph] = {}
+
+    @contextlib.contextmanager
+    def ours(self, case: Case, chain: Chain) -> Iterator[OurSide]:
+        """The chain as a library; its graph is traced once and serves all widths and sizes."""
+        if case.template not in self._graphs:
+            example = Chain(case.template).eval()
+            self._graphs[case.template] = trace(example, random_input(case.template), self.compiler.target)
+        graph = self._graphs[case.template]
+        ((name, _),) = graph.inputs
+        artifact = self.compiler.network(replace(graph, inputs=((name, case.input_shape),)), chain)
+        if artifact.description["fallback_calls"]:
+            raise SystemExit(f"{case.name}: {artifact.description['fallback_ops']} fell back to TVM's code")
+        side = OurSide(artifact, random_input(case).numpy())
+        try:
+            yield side
+        finally:
+            side.close()
+
+    @contextlib.contextmanager
+    def both(self, case: Case) -> Iterator[tuple[OurSide, OnnxRuntimeSide]]:
+        """Ours and ONNX Runtime's, after a look at what they compute.
+
+        Raises:
+            SystemExit: one differs from torch.
+        """
+        chain, x = Chain(case).eval(), random_input(case)
+        with torch.inference_mode():
+            wanted = chain(x).numpy()
+        theirs = OnnxRuntimeSide(onnx_model(chain), x.numpy(), case.output_shape)
+        with self.ours(case, chain) as ours:
+            for name, side in (("our", ours), ("ONNX Runtime's", theirs)):
+                found = difference(side.output(), wanted)
+                if not found <= TOLERANCE:
+                    raise SystemExit(f"{case.op} {case.name}: {name} output differs from torch's by {found:.1e}")
+            yield ours, theirs
+
+    def time(self, rows: Sequence[Row], spend_s: float) -> None:
+        """Time the shapes of some rows in turns with each other."""
+        with contextlib.ExitStack() as stack:
+            sides = [stack.enter_context(self.both(row.case)) for row in rows]
+            times = in_turns([side.call for pair in sides for side in pair], spend_s)
+        for row, ours_s, ort_s in zip(rows, times[::2], times[1::2], strict=True):
+            row.ours_us = min(row.ours_us, 1e6 * ours_s / LAYERS)
+            row.ort_us = min(row.ort_us, 1e6 * ort_s / LAYERS)
+            row.times += 1
+
+    def over_untuned(self, case: Case) -> float:
+        """Time of TVM's unscheduled layer over ours."""
+        with self.ours(case, Chain(case).eval()) as ours:
+            ours_s, untuned_s = in_turns([ours.call, untuned_layer(case, self.compiler.target)], spend_s=0.0)
+        return untuned_s / (ours_s / LAYERS)
+
+
+Step = tuple[float, Row, Row]
+
+
+def steps(rows: Sequence[Row]) -> list[Step]:
+    """For each width the largest ratio of its time to that of a larger width, the worst first."""
+    found: list[Step] = []
+    for index, row in enumerate(rows[:-1]):
+        larger = min(rows[index + 1 :], key=lambda other: other.ours_us)
+        found.append((row.ours_us / larger.ours_us, row, larger))
+    return sorted(found, key=lambda step: -step[0])
+
+
+def suspects(rows: Sequence[Row], has_steps: bool) -> list[Row]:
+    """Shapes that make the worst figures; none once the very worst have been timed often enough to be believed."""
+    by_ratio = sorted(rows, key=lambda row: row.ratio)
+    by_step = [row for _, *pair in (steps(rows) if has_steps else ()) for row in pair]
+    if all(row.times >= TIMED_MIN for row in (*by_ratio[:1], *by_step[:2])):
+        return []
+    return list({id(row): row for row in (*by_ratio[:2], *by_step[:6])}.values())
+
+
+def run(family: Family, options: argparse.Namespace, workshop: Workshop, log: Log) -> dict[str, Any]:
+    """Measure a family; its figures."""
+    started = time.perf_counter()
+    rows = [Row(case) for case in family.cases(options.quick, options.widths)]
+    for row in rows:
+        workshop.time([row], SPEND_S)
+        log.add(family, row)
+    has_steps = family.of_width is not None
+    for _ in range(TIMES_AGAIN_QUICK if options.quick else TIMES_AGAIN):
+        again = suspects(rows, has_steps)
+        if not again:
+            break
+        workshop.time(again, SPEND_AGAIN_S)
+        for row in again:
+            log.add(family, row)
+    untuned = [workshop.over_untuned(case) for case in family.untuned_cases(options.quick, options.widths)]
+    ratios = [row.ratio for row in rows]
+    worst_steps = steps(rows) if has_steps else []
+    figures = {
+        "geomean_vs_ort": geometric_mean(ratios),
+        "worst_vs_ort": min(ratios),
+        "worst_step": worst_steps[0][0] if worst_steps else None,
+        "geomean_vs_untuned": geometric_mean(untuned) if untuned else None,
+        "shapes": len(rows),
+        "under_0.85": sum(ratio < SHAPE_MIN for ratio in ratios),
+    }
+    report(family, figures, rows, worst_steps, time.perf_counter() - started)
+    return figures
+
+
+def report(
+    family: Family, figures: dict[str, Any], rows: Sequence[Row], worst_steps: Sequence[Step], elapsed_s: float
+) -> None:
+    """Print a family's figures, its worst shapes and steps."""
+
+    def figure(name: str, text: str, asked: str, met: bool) -> str:
+        return f"{text} {figures[name]:.2f} ({asked} asked{'' if met else ', MISSED'})"
+
+    geomean, worst, step, untuned = itertools.islice(figures.values(), 4)
+    parts = [
+        figure("geomean_vs_ort", "geomean", f">= {family.geomean_min}", geomean >= family.geomean_min),
+        figure("worst_vs_ort", "worst", f">= {SHAPE_MIN}", worst >= SHAPE_MIN),
+    ]
+    if step is not None:
+        parts.append(figure("worst_step", "worst step", f"<= {STEP_MAX}", step <= STEP_MAX))
+    if untuned is not None:
+        parts.append(figure("geomean_vs_untuned", "over untuned", f">= {UNTUNED_MIN:.0f}", untuned >= UNTUNED_MIN))
+    print(f"\n{family.name}: {len(rows)} shapes in {elapsed_s:.0f} s\n  " + ", ".join(parts))
+    for row in sorted(rows, key=lambda row: row.ratio)[:5]:
+        print(f"  {row.case.name:<20} ours {row.ours_us:>9.2f} us, ort {row.ort_us:>9.2f} us, ratio {row.ratio:.2f}")
+    for size, narrow, wide in worst_steps[:3]:
+        print(
+            f"  step {narrow.case.in_channels} -> {wide.case.in_channels}: "
+            f"{narrow.ours_us:.2f} -> {wide.ours_us:.2f} us, {size:.3f}"
+        )
+    print(end="", flush=True)
+
+
+class Log:
+    """Appends every measured shape to a file, so that a run that is broken off leaves what it has found."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def add(self, family: Family, row: Row) -> None:
+        """One line of JSON."""
+        if self.path is None:
+            return
+        line = {"family": family.name, **asdict(row), "ratio": row.ratio}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def main() -> None:
+    """Measure, print tables and the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few shapes of each family")
+    names = [family.name for family in FAMILIES]
+    parser.add_argument("--family", action="append", choices=names, metavar="NAME", help=f"one of: {', '.join(names)}")
+    parser.add_argument("--widths", type=_widths, default=(), help="comma-separated, instead of each family's own")
+    parser.add_argument("--out", type=Path, help="file that every shape is appended to as JSON, as it is measured")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print_conditions()
+    chosen = [family for family in FAMILIES if family.name in (options.family or names)]
+    with tempfile.TemporaryDirectory() as folder:
+        workshop, log = Workshop(Path(folder)), Log(options.out)
+        figures = {family.name: run(family, options, workshop, log) for family in chosen}
+    print_result({"benchmark": "kernels", "quick": options.quick, "families": figures})
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """``1,2,5-9`` -> their numbers, rising."""
+    ranges = (part.split("-") for part in text.split(","))
+    return tuple(sorted({width for ends in ranges for width in range(int(ends[0]), int(ends[-1]) + 1)}))
+
+
+if __name__ == "__main__":
+    main()
