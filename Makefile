@@ -20,8 +20,10 @@ help:  ## List what can be made
 demo: compiler .venv/.installed  ## Set up .venv, then find a front of pruned networks on this computer
 	.venv/bin/hwprune quickstart
 
+# What measures comes last and alone: two tests at a time would disturb each other's numbers.
 test: compiler $(DEV)  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contracts
+	$(BIN)/python -m pytest tests/integration
 
 check: $(DEV)  ## Lint, format, types, package walls
 	$(BIN)/ruff check .

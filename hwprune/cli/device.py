@@ -20,13 +20,14 @@ def device() -> None:
 
 @device.command()
 @click.argument("name", metavar="NAME", default="local")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of one inference.")
 @as_json_option
 @click.pass_obj
-def add(session: Session, name: str, as_json: bool) -> None:
+def add(session: Session, name: str, threads: int, as_json: bool) -> None:
     """Register this computer under NAME [local]: find out what it is."""
     from hwprune.experiments.devices import add_local
 
-    added = add_local(session.home, name)
+    added = add_local(session.home, name, threads)
     if as_json:
         emit_json(added.model_dump(mode="json"))
     else:

@@ -35,13 +35,14 @@ def test_macs_of_a_convolution_are_its_multiplications(
     kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int
 ) -> None:
     module = nn.Conv2d(8, 12, kernel, stride, dilation=dilation, groups=groups, bias=False)
-    template = LayerShape("conv2d", 8, 12, 13, 11, kernel, stride, (0, 0), dilation, groups)
+    depth = 8 // groups if groups > 1 else 0
+    template = LayerShape("conv2d", 8, 12, 13, 11, kernel, stride, (0, 0), dilation, depth)
     assert layer_macs(shapes_of(template)).item() == multiplications(module, 13, 11)
 
 
 def test_macs_of_a_depthwise_convolution_are_its_multiplications() -> None:
     module = nn.Conv2d(8, 8, 3, 2, groups=8, bias=False)
-    template = LayerShape("depthwise", 8, 8, 9, 9, (3, 3), (2, 2), groups=8)
+    template = LayerShape("depthwise", 8, 8, 9, 9, (3, 3), (2, 2))
     assert layer_macs(shapes_of(template)).item() == multiplications(module, 9, 9)
 
 

@@ -1,0 +1,99 @@
+"""Libraries for aarch64, run in an emulator: do they compute what torch computes?"""
+
+import itertools
+import shutil
+import subprocess
+from dataclasses import replace
+
+import layer_networks
+import numpy as np
+import pytest
+import torch
+
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.graph import trace
+from hwprune.compilation.targets import CpuTarget
+from hwprune.compilation.verify import TOLERANCE
+
+CPUS = ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1")
+TRIPLE = "aarch64-linux-gnu"
+
+#: Every family on one CPU, the CPUs by turns.
+FAMILIES = tuple(zip(layer_networks.NETWORKS, itertools.cycle(CPUS), strict=False))
+
+RUNNER = """\
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int main(int count, char **arguments)
+{
+    if (count != 4)
+        return 2;
+    size_t in = strtoul(arguments[2], 0, 10), out = strtoul(arguments[3], 0, 10);
+    float *input = malloc(in), *output = malloc(out);
+    void *library = dlopen(arguments[1], RTLD_NOW);
+    if (!library) {
+        fprintf(stderr, "%s\\n", dlerror());
+        return 3;
+    }
+    int (*run)(const float *, float *) = (int (*)(const float *, float *))dlsym(library, "network_run");
+    if (fread(input, 1, in, stdin) != in || run(input, output))
+        return 4;
+    return fwrite(output, 1, out, stdout) != out;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def emulate(tmp_path_factory):
+    """Runs a network's library in the emulator: artifact and input -> output."""
+    needs = {"qemu-aarch64": "qemu-user", f"{TRIPLE}-gcc": f"gcc-{TRIPLE} libc6-dev-arm64-cross"}
+    missing = [package for program, package in needs.items() if not shutil.which(program)]
+    if missing:
+        pytest.skip(f"needs an emulator and a cross compiler: apt install {' '.join(missing)}")
+    folder = tmp_path_factory.mktemp("runner")
+    (folder / "runner.c").write_text(RUNNER)
+    subprocess.run([f"{TRIPLE}-gcc", "-O1", "-o", folder / "runner", folder / "runner.c", "-ldl"], check=True)
+
+    def run(artifact, x):
+        sizes = [str(artifact.description[key]) for key in ("input_bytes", "output_bytes")]
+        command = ["qemu-aarch64", "-L", f"/usr/{TRIPLE}", folder / "runner", artifact.path, *sizes]
+        done = subprocess.run(command, input=x.numpy().tobytes(), capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return np.frombuffer(done.stdout, np.float32)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """Folder of compiled kernels that all tests share."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+def difference(emulate, kernels, cpu, module, x, sparse="never"):
+    """Largest difference from torch, relative to the largest output, and the kernels that were called."""
+    target = CpuTarget.from_dict({"kind": "llvm", "mcpu": cpu, "mtriple": TRIPLE})
+    assert target.unit.feature == "neon"
+    graph = replace(trace(module, x), sparse=sparse)
+    artifact = Compiler(target, kernels).network(graph, module)
+    assert artifact.description["fallback_calls"] == 0
+    with torch.no_grad():
+        wanted = module(x).flatten().numpy()
+    return float(np.abs(emulate(artifact, x) - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("name", "cpu"), FAMILIES)
+def test_every_family_computes_what_torch_computes(emulate, kernels, name, cpu):
+    assert difference(emulate, kernels, cpu, *layer_networks.network(name)) < TOLERANCE
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_every_cpu_computes_what_torch_computes(emulate, kernels, cpu):
+    assert difference(emulate, kernels, cpu, *layer_networks.network("elementwise")) < TOLERANCE
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_the_sparse_kernel_computes_what_torch_computes(emulate, kernels, cpu):
+    assert difference(emulate, kernels, cpu, *layer_networks.half_zero(), sparse="always") < TOLERANCE

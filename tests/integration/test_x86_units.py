@@ -1,0 +1,45 @@
+"""Libraries for the vector units of older x86-64 computers, run on this one."""
+
+from dataclasses import replace
+
+import layer_networks
+import pytest
+
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.graph import trace
+from hwprune.compilation.targets import VECTOR_UNITS, CpuTarget, host_target
+from hwprune.compilation.verify import TOLERANCE, verify
+
+CPUS = {"skylake-avx512": "avx512f", "haswell": "avx2", "nehalem": "sse4.2"}
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """Folder of compiled kernels that all tests share."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+def compiler(cpu, kernels):
+    """Compiler for one of the CPUs, if this computer has what it has."""
+    target, order = CpuTarget.from_dict({"kind": "llvm", "mcpu": cpu}), [unit.feature for unit in VECTOR_UNITS]
+    host = host_target().unit.feature
+    if host == "neon" or order.index(host) > order.index(CPUS[cpu]):
+        pytest.skip(f"this computer has {host}, not {CPUS[cpu]}")
+    assert target.unit.feature == CPUS[cpu]
+    return Compiler(target, kernels)
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("name", layer_networks.NETWORKS)
+def test_every_family_computes_what_torch_computes(kernels, name, cpu):
+    module, x = layer_networks.network(name)
+    artifact = compiler(cpu, kernels).network(trace(module, x), module)
+    assert artifact.description["fallback_calls"] == 0
+    assert verify(artifact, module, x) < TOLERANCE
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_the_sparse_kernel_computes_what_torch_computes(kernels, cpu):
+    module, x = layer_networks.half_zero()
+    artifact = compiler(cpu, kernels).network(replace(trace(module, x), sparse="always"), module)
+    assert verify(artifact, module, x) < TOLERANCE
