@@ -19,9 +19,9 @@ PROBLEM = {
     "network": {"name": "resnet_cifar", "depth": 20},
     "data": {"name": "digits", "size": 16, "channels": 3},
     "pruning": {"round_to": 2},
-    "budget": {"evaluations": 60},
+    "budget": {"evaluations": 40},
     "training": {"epochs": 16, "lr": 0.1, "batch_size": 64},
-    "finetune": {"epochs": 3, "lr": 0.02, "batch_size": 64},
+    "finetune": {"epochs": 2, "lr": 0.02, "batch_size": 64},
 }
 
 
