@@ -22,7 +22,7 @@ demo: compiler .venv/.installed  ## Set up .venv, then find a front of pruned ne
 
 # What measures comes last and alone: two tests at a time would disturb each other's numbers.
 test: compiler $(DEV)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 tests/unit tests/contracts
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/contracts
 	$(BIN)/python -m pytest tests/integration
 
 check: $(DEV)  ## Lint, format, types, package walls
