@@ -25,14 +25,12 @@ class VectorUnit:
         lanes: float32 values a register.
         accumulators: registers a tile may keep; the others hold weights and the broadcast input.
         l1_bytes: first-level data cache that can be counted on.
-        l2_bytes: second-level cache of one core that can be counted on.
     """
 
     feature: str
     lanes: int
     accumulators: int
     l1_bytes: int
-    l2_bytes: int
 
 
 # The sums are the most of which LLVM keeps all in registers, counted as accesses to the stack between the first and the
@@ -45,14 +43,13 @@ class VectorUnit:
 #   sse4.2   16         9     7, 4, 3, 2     no fused multiply-add: each product needs a register of its own
 #   neon     32         20    15, 10, 6, 5   21 sums spill on the in-order cortex-a53, whose loads LLVM moves ahead
 #
-# Caches are the smallest in common use: 32 KB are those of Haswell, Skylake, cortex-a53 and a72 (later ones have 48 or
-# 64); of the second level Skylake servers have 1 MB a core and Haswell 256 KB, and a cortex-a53 shares 512 KB.
+# The cache is the smallest in common use: Haswell, Skylake, cortex-a53 and a72 have 32 KB, later ones 48 or 64.
 #: Best first.
 VECTOR_UNITS = (
-    VectorUnit("avx512f", 16, 21, 32 << 10, 1 << 20),
-    VectorUnit("avx2", 8, 10, 32 << 10, 256 << 10),
-    VectorUnit("sse4.2", 4, 9, 32 << 10, 256 << 10),
-    VectorUnit("neon", 4, 20, 32 << 10, 512 << 10),
+    VectorUnit("avx512f", 16, 21, 32 << 10),
+    VectorUnit("avx2", 8, 10, 32 << 10),
+    VectorUnit("sse4.2", 4, 9, 32 << 10),
+    VectorUnit("neon", 4, 20, 32 << 10),
 )
 
 
