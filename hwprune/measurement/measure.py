@@ -7,14 +7,15 @@ import datetime
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from device_agents.client import AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
+from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
@@ -49,6 +50,9 @@ _SAME_LEVEL = 0.05
 
 
 _NEVER_QUIET = "other programs have been busy ever since the device was measured first"
+
+#: What is measured: a network's job, or a kernel's layer shape.
+Wanted = TypeVar("Wanted")
 
 
 class KernelPack(Protocol):
@@ -112,7 +116,7 @@ class Measurer:
     """Measures on one device, and keeps what it measured.
 
     Attributes:
-        client: the conversation with the device's agent.
+        link: the way to the device; what is measured while it breaks is measured again.
         compiler: makes packs of kernels; None where only networks are measured.
         store: keeps every measurement.
         device: the device's entry in the inventory.
@@ -124,7 +128,7 @@ class Measurer:
         recalibrate: take the device's reference level anew instead of from the store.
     """
 
-    client: AgentClient
+    link: Link
     compiler: KernelCompiler | None
     store: Store
     device: Device
@@ -140,7 +144,12 @@ class Measurer:
     _readiness: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
-        self._readiness = Readiness(self.client, self.say)
+        self._readiness = Readiness(self.link.client(), self.say)
+
+    @property
+    def client(self) -> AgentClient:
+        """The conversation with the device's agent, as far as anything was measured over it."""
+        return self._readiness.client
 
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
@@ -167,7 +176,7 @@ class Measurer:
             progress: told the networks that are done and their total.
 
         Raises:
-            AgentError: the device does not answer; what was measured before is in the store.
+            AgentError: the device is lost and stays away; what was measured before is in the store.
             StoreError: the store cannot be read or written.
         """
         count = max(processes or 0, FINAL_PROCESSES) if final else processes or SEARCH_PROCESSES
@@ -181,7 +190,8 @@ class Measurer:
         for start in range(0, len(missing), NETWORKS_A_SITTING):
             sitting = missing[start : start + NETWORKS_A_SITTING]
             report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
-            for measurement in self._measure_networks(sitting, count, report):
+            measure = functools.partial(self._measure_networks, processes=count, progress=report)
+            for _, measurement in self._measured(sitting, measure, self._lost_network):
                 self.store.add_measurement(measurement)
                 found[measurement.key] = measurement
         return [found[job.key] for job in jobs]
@@ -205,7 +215,7 @@ class Measurer:
         Raises:
             ConfigError: the measurer was made without a compiler.
             CompileError: a kernel cannot be compiled.
-            AgentError: the device does not answer; what was measured before is in the store.
+            AgentError: the device is lost and stays away; what was measured before is in the store.
             StoreError: the store cannot be read or written.
         """
         if self.compiler is None:
@@ -226,13 +236,57 @@ class Measurer:
             for start in range(0, len(missing), KERNELS_A_SITTING):
                 sitting = missing[start : start + KERNELS_A_SITTING]
                 report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
-                measured = self._measure_kernels(pack, sitting, report)
+                measure = functools.partial(self._measure_kernels, pack=pack, progress=report)
+                lost = functools.partial(self._lost_kernel, pack=pack)
+                measured = dict(self._measured(sitting, measure, lost))
                 self.store.add_kernel_measurements(measured.items())
                 found |= measured
         return {shape: found[shape] for shape in dict.fromkeys(shapes)}
 
+    def _measured(
+        self,
+        wanted: Sequence[Wanted],
+        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
+        lost: Callable[[Wanted, str], Measurement],
+    ) -> Iterator[tuple[Wanted, Measurement]]:
+        """One sitting; where the device is lost by it again and again, each by itself, to find out which one it is.
+
+        Args:
+            wanted: what to measure.
+            measure: measures some of it.
+            lost: what is kept of the one that the device is lost by, and why.
+        """
+        try:
+            found = self.link.do(lambda client: self._over(client, wanted, measure))
+        except LostByWork as error:
+            if len(wanted) > 1:
+                for each in wanted:
+                    yield from self._measured([each], measure, lost)
+                return
+            found = [lost(wanted[0], f"the device was {error}")]
+        yield from zip(wanted, found, strict=True)
+
+    def _over(
+        self,
+        client: AgentClient,
+        wanted: Sequence[Wanted],
+        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
+    ) -> Sequence[Measurement]:
+        """Measure over a connection; what was loaded over a former one ended with that."""
+        if client is not self.client:
+            self._readiness.client = client
+            self._residents.clear()
+        return measure(wanted)
+
+    def _lost_network(self, job: NetworkJob, error: str) -> Measurement:
+        return self._measurement(job.key, self._conditions(job.artifact), Subject([], error=error), {}, {})
+
+    def _lost_kernel(self, shape: LayerShape, error: str, *, pack: KernelPack) -> Measurement:
+        conditions = replace(self._conditions(pack.artifact), input_shape=_input_of(shape))
+        return self._measurement(shape_key(shape), conditions, Subject([], error=error), {}, {})
+
     def _measure_networks(
-        self, jobs: Sequence[NetworkJob], processes: int, progress: Progress | None
+        self, jobs: Sequence[NetworkJob], *, processes: int, progress: Progress | None
     ) -> list[Measurement]:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
@@ -265,8 +319,8 @@ class Measurer:
         ]
 
     def _measure_kernels(
-        self, pack: KernelPack, shapes: Sequence[LayerShape], progress: Progress | None
-    ) -> dict[LayerShape, Measurement]:
+        self, shapes: Sequence[LayerShape], *, pack: KernelPack, progress: Progress | None
+    ) -> list[Measurement]:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
         with unloading(self.client, self._load(pack.artifact, 1)) as library:
@@ -280,15 +334,15 @@ class Measurer:
             self._sit(subjects, self.kernel_settings, pack.artifact.schedule_version, progress)
         after = self.client.state()
         conditions = self._conditions(pack.artifact)
-        return {
-            shape: _without_call(
+        return [
+            _without_call(
                 self._measurement(
                     shape_key(shape), replace(conditions, input_shape=_input_of(shape)), subject, before, after
                 ),
                 subject.overhead_ms,
             )
             for shape, subject in zip(shapes, subjects, strict=True)
-        }
+        ]
 
     def _sit(
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None

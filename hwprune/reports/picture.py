@@ -20,7 +20,8 @@ from hwprune.reports.verdict import metric_of
 
 FloatArray = npt.NDArray[np.float64]
 
-_STYLE = {
+#: How every picture looks.
+STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -38,7 +39,7 @@ _NAME_SHARE = 0.04
 def draw_front(front: Front, path: Path) -> None:
     """Write the front's picture as PNG."""
     draft = path.with_name(f".{path.name}.part")
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         front_figure(front).savefig(draft, format="png", dpi=150)
     draft.replace(path)
 
@@ -46,14 +47,14 @@ def draw_front(front: Front, path: Path) -> None:
 def as_svg(figure: Figure) -> bytes:
     """A figure as SVG, for a page."""
     buffer = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hwprune"})
     return buffer.getvalue()
 
 
 def front_figure(front: Front) -> Figure:
     """Latency against the metric, memory as colour, the dense network as a star, arrows from before fine-tuning."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.2), layout="constrained")
         axes = figure.add_subplot()
         rows = front.rows
@@ -92,7 +93,7 @@ def prediction_figure(front: Front) -> Figure:
     pairs = np.array(
         [(row.predicted_latency_ms, row.latency_ms) for row in front.rows if row.predicted_latency_ms is not None]
     ).reshape(-1, 2)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
         if len(pairs):
@@ -108,7 +109,7 @@ def prediction_figure(front: Front) -> Figure:
 
 def hypervolume_figure(curve: FloatArray) -> Figure:
     """Hypervolume, ``(n,)`` in [0, 1], over true evaluations."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.step(np.arange(1, len(curve) + 1), curve, where="post", color=_DARK)
@@ -123,7 +124,7 @@ def widths_figure(front: Front) -> Figure | None:
     if dense is None or not dense.widths or not front.points:
         return None
     kept = np.array([row.widths for row in front.points], dtype=np.float64) / np.array(dense.widths)
-    with rc_context({**_STYLE, "axes.grid": False}):
+    with rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(8.6, 0.9 + 0.22 * len(kept)), layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(kept, cmap="cividis", vmin=0, vmax=1, aspect="auto")
