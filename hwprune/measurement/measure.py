@@ -7,6 +7,7 @@ import datetime
 import functools
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -18,8 +19,8 @@ from hwprune.measurement import session
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
-from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, digest
+from hwprune.measurement.trust import LIMITS, fallback_complaint
+from hwprune.records import CLOCK_DOUBT, Artifact, Conditions, Measurement, digest
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -35,14 +36,17 @@ KERNELS_A_SITTING = 32
 
 NETWORK_SETTINGS = Settings()
 
-#: Candidates of a search on their resident network: as many blocks, but no longer than their number of calls asks for.
-RESIDENT_SETTINGS = Settings(block_ms_min=3.0)
+#: Candidates of a search on their resident network: more and shorter blocks, of which more are undisturbed.
+RESIDENT_SETTINGS = Settings(blocks=16, calls_min=3, block_ms_min=1.5)
 
 #: Kernels run for microseconds, so shorter blocks hold calls enough.
 KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 
 #: The device is this much faster than its own reference level: that was taken under load, and is taken anew.
 _FASTER_RATIO = 0.8
+
+#: A clock that has stood elsewhere for so long is the device's own from now on.
+_SETTLED_S = 30.0
 
 #: Stored numbers whose clock differs by more are of such a superseded level.
 _SAME_LEVEL = 0.05
@@ -136,6 +140,7 @@ class Measurer:
     recalibrate: bool = False
     _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
     _provisional_ms: dict[str, float] = field(init=False, default_factory=dict)
+    _elsewhere: tuple[float, float] | None = field(init=False, default=None)  # level and since when
     _residents: dict[str, LoadedLibrary] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
 
@@ -304,23 +309,36 @@ class Measurer:
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
-        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.trust != "C"]
+        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.is_steady]
         if not levels:
             return
         level_ms = min(levels)
-        if was_quiet and (known is None or level_ms < _FASTER_RATIO * known):
-            if known is not None:
-                self.say(
-                    f"device {self.device.name!r} is {known / level_ms:.1f} times faster than when it was measured "
-                    "first; what was measured then will be measured again when it is needed"
-                )
+        if known is None and was_quiet:
             self._references_ms[schedule_version] = level_ms
+        elif known is not None and was_quiet and self._has_moved(level_ms, known):
+            self.say(
+                f"device {self.device.name!r} now runs at {known / level_ms:.2f} times the clock that it was measured "
+                "at first; what was measured then will be measured again when it is needed"
+            )
+            self._references_ms[schedule_version] = level_ms
+            for subject in subjects:
+                subject.regrade(subject.level_ms, level_ms)
         elif known is None:
             # Never seen at rest: good enough to tell slower moments by; numbers given at it were seen 30 % off.
             self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
             for subject in subjects:
                 if subject.grade is not None and subject.grade.trust != "C":
                     subject.grade = replace(subject.grade, trust="C", reason=_NEVER_QUIET)
+
+    def _has_moved(self, level_ms: float, known_ms: float) -> bool:
+        """Whether the device has a clock other than the known one, to stay."""
+        if abs(level_ms / known_ms - 1) <= LIMITS["B"] / CLOCK_DOUBT:
+            self._elsewhere = None
+            return False
+        now = time.monotonic()
+        if self._elsewhere is None or abs(level_ms / self._elsewhere[0] - 1) > LIMITS["B"]:
+            self._elsewhere = level_ms, now
+        return level_ms < _FASTER_RATIO * known_ms or now - self._elsewhere[1] > _SETTLED_S
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
