@@ -22,8 +22,8 @@ demo: compiler .venv/.installed  ## Set up .venv, then find a front of pruned ne
 
 # What measures comes last and alone: two tests at a time would disturb each other's numbers.
 test: compiler $(DEV)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/contracts
-	$(BIN)/python -m pytest tests/integration --ignore tests/integration/devices
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not measures" --ignore tests/integration/devices
+	$(BIN)/python -m pytest -m measures --ignore tests/integration/devices
 
 check: $(DEV)  ## Lint, format, types, package walls
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,6 +237,10 @@ def search_problem(
         assert session is not None  # latency_source=device is asked for with one
         return session.measure_candidate(bench, plan)
 
+    def measure_ahead(plans: Sequence[PruningPlan]) -> None:
+        assert session is not None
+        session.measure_candidates(bench, plans)
+
     measured = problem.latency_source == "device" and session is not None
     return SearchProblem(
         space=SearchSpace.of(
@@ -253,6 +257,7 @@ def search_problem(
         error=bench.task.error,
         exact=exact_memory if "peak_memory" in wanted else None,
         measure=measure if measured else None,
+        measure_ahead=measure_ahead if measured else None,
         bounds=bounds,
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
@@ -296,7 +301,7 @@ def _search(
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
-        "networks_measured_in_search": session.measured_networks,
+        "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),
     }

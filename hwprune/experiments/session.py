@@ -44,7 +44,7 @@ class DeviceSession:
         compiler: compiles for it.
         measurer: measures on it.
         max_age_s: measurements of the store that are older are made again; 0 for all, None for none.
-        measured_networks: candidates that were measured whole or found in the store.
+        measured_networks: keys of the candidates that were measured whole or found in the store.
     """
 
     home: Home
@@ -52,7 +52,7 @@ class DeviceSession:
     compiler: Compiler
     measurer: Measurer
     max_age_s: float | None = None
-    measured_networks: int = 0
+    measured_networks: set[str] = field(init=False, default_factory=set)
     _candidates: CandidateJobs | None = field(init=False, default=None)
 
     def measure_candidate(self, bench: Workbench, plan: PruningPlan) -> Measurement:
@@ -66,7 +66,7 @@ class DeviceSession:
             CompileError: one cannot be compiled.
             DeviceError: the device is lost.
         """
-        self.measured_networks += len(plans)
+        self.measured_networks.update(plan.key for plan in plans)
         jobs = [self.candidates(bench).job(plan) for plan in plans]
         return self.measurer.networks(jobs, max_age_s=self.max_age_s)
 

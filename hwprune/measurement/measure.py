@@ -7,6 +7,7 @@ import datetime
 import functools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -19,8 +20,8 @@ from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
-from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, digest
+from hwprune.measurement.trust import LIMITS, fallback_complaint
+from hwprune.records import Artifact, Conditions, Measurement, clock_doubt, digest
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -36,14 +37,17 @@ KERNELS_A_SITTING = 32
 
 NETWORK_SETTINGS = Settings()
 
-#: Candidates of a search on their resident network: as many blocks, but no longer than their number of calls asks for.
-RESIDENT_SETTINGS = Settings(block_ms_min=3.0)
+#: Candidates of a search on their resident network: more and shorter blocks, of which more are undisturbed.
+RESIDENT_SETTINGS = Settings(blocks=16, calls_min=3, block_ms_min=1.5)
 
 #: Kernels run for microseconds, so shorter blocks hold calls enough.
 KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 
-#: The device is this much faster than its own reference level: that was taken under load, and is taken anew.
-_FASTER_RATIO = 0.8
+#: A device that is slower than it can be may come back; a clock that has stood there for so long is its own now.
+_SETTLED_S = 60.0
+
+#: Goes at networks that are shown to the user: all of them at one clock.
+FINAL_PASSES = 3
 
 #: Stored numbers whose clock differs by more are of such a superseded level.
 _SAME_LEVEL = 0.05
@@ -140,6 +144,7 @@ class Measurer:
     recalibrate: bool = False
     _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
     _provisional_ms: dict[str, float] = field(init=False, default_factory=dict)
+    _elsewhere: tuple[float, float] | None = field(init=False, default=None)  # level and since when
     _residents: dict[str, LoadedLibrary] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
 
@@ -187,13 +192,18 @@ class Measurer:
                 if stored is not None:
                     found[job.key] = stored
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
-        for start in range(0, len(missing), NETWORKS_A_SITTING):
-            sitting = missing[start : start + NETWORKS_A_SITTING]
-            report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
-            measure = functools.partial(self._measure_networks, processes=count, progress=report)
-            for _, measurement in self._measured(sitting, measure, self._lost_network):
-                self.store.add_measurement(measurement)
-                found[measurement.key] = measurement
+        for number in range(FINAL_PASSES if final else 1):
+            if number:
+                missing = [job for job in missing if self._is_off_clock(found[job.key])]
+                if missing:
+                    self.say(f"{len(missing)} networks were measured at another clock than the others: once more")
+            for start in range(0, len(missing), NETWORKS_A_SITTING):
+                sitting = missing[start : start + NETWORKS_A_SITTING]
+                report = _part(progress, len(jobs) - len(missing) + start, len(sitting), len(jobs))
+                measure = functools.partial(self._measure_networks, processes=count, progress=report)
+                for _, measurement in self._measured(sitting, measure, self._lost_network):
+                    self.store.add_measurement(measurement)
+                    found[measurement.key] = measurement
         return [found[job.key] for job in jobs]
 
     def kernels(
@@ -358,23 +368,36 @@ class Measurer:
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
-        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.trust != "C"]
+        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.is_steady]
         if not levels:
             return
         level_ms = min(levels)
-        if was_quiet and (known is None or level_ms < _FASTER_RATIO * known):
-            if known is not None:
-                self.say(
-                    f"device {self.device.name!r} is {known / level_ms:.1f} times faster than when it was measured "
-                    "first; what was measured then will be measured again when it is needed"
-                )
+        if known is None and was_quiet:
             self._references_ms[schedule_version] = level_ms
+        elif known is not None and was_quiet and self._has_moved(level_ms, known):
+            self.say(
+                f"device {self.device.name!r} now runs at {known / level_ms:.2f} times the clock that it was measured "
+                "at first; what was measured then will be measured again when it is needed"
+            )
+            self._references_ms[schedule_version] = level_ms
+            for subject in subjects:
+                subject.regrade(subject.level_ms, level_ms)
         elif known is None:
             # Never seen at rest: good enough to tell slower moments by; numbers given at it were seen 30 % off.
             self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
             for subject in subjects:
                 if subject.grade is not None and subject.grade.trust != "C":
                     subject.grade = replace(subject.grade, trust="C", reason=_NEVER_QUIET)
+
+    def _has_moved(self, level_ms: float, known_ms: float) -> bool:
+        """Whether the device has another clock than the known one: a faster one, or a slower one to stay."""
+        if clock_doubt(known_ms / level_ms) <= LIMITS["B"]:
+            self._elsewhere = None
+            return False
+        now = time.monotonic()
+        if self._elsewhere is None or abs(level_ms / self._elsewhere[0] - 1) > LIMITS["B"]:
+            self._elsewhere = level_ms, now
+        return level_ms < known_ms or now - self._elsewhere[1] > _SETTLED_S
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
@@ -398,6 +421,12 @@ class Measurer:
     def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
         stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
         return stored if stored is not None and self._is_current(stored, job.artifact.schedule_version) else None
+
+    def _is_off_clock(self, measurement: Measurement) -> bool:
+        """Whether it was measured at a clock from which no number can be given at the device's own."""
+        is_current = self._is_current(measurement, measurement.conditions.schedule_version)
+        is_near = clock_doubt(measurement.clock_ratio) <= LIMITS["B"]
+        return measurement.error is None and not (is_current and is_near)
 
     def _is_current(self, measurement: Measurement, schedule_version: str) -> bool:
         """Whether its numbers are given at the clock that the device's numbers are given at now."""

@@ -67,6 +67,12 @@ class Subject:
         self.blocks = [[] for _ in self.requests]
         self.doubtful = [[] for _ in self.requests]
 
+    def regrade(self, level_ms: float, device_reference_ms: float | None) -> None:
+        """Grade its blocks by a level of the reference kernel; a failure stays one."""
+        if self.error is None:
+            self.level_ms = level_ms
+            self.grade = grade(self.blocks, level_ms, device_reference_ms=device_reference_ms, doubtful=self.doubtful)
+
     @property
     def is_pending(self) -> bool:
         """Whether more blocks could earn it a better grade than C."""
@@ -91,7 +97,8 @@ def measure(
         settings: how.
         threads: cores that a subject keeps busy itself.
         device_reference_ms: the reference level that the device is known for, or None.
-        before_repeat: called before blocks are added; a good moment to wait for the device.
+        before_repeat: called before blocks are added once more, or at once where other programs were busy; a good
+            moment to wait for the device.
         progress: told the blocks of the first go as they are done.
 
     Returns:
@@ -105,7 +112,7 @@ def measure(
         exhausted = (repeat > settings.repeats_max and not searching) or (repeat and spent_s >= settings.repeat_s)
         if not pending or exhausted:
             break
-        if repeat:
+        if repeat > 1 or (repeat and not always_quiet):  # the clock that moved for a moment has settled by now
             before_repeat()
         start = time.monotonic()
         before = client.state()
@@ -122,11 +129,7 @@ def measure(
         )
         for subject in pending:
             subject.repeats = repeat
-            if subject.error is None:
-                subject.level_ms = level_ms
-                subject.grade = grade(
-                    subject.blocks, level_ms, device_reference_ms=device_reference_ms, doubtful=subject.doubtful
-                )
+            subject.regrade(level_ms, device_reference_ms)
     return always_quiet
 
 

@@ -10,7 +10,7 @@ readings show what the device did meanwhile: its clock, throttling, another prog
    is known to run it: a core that two programs share slows a network by another factor than the reference. They are
    evidence, and count for nothing.
 4. *Grade*: A and B ask for a narrow interval and a reference that stood still, by the table :data:`LIMITS`. Anything
-   else is C, with the reason.
+   else is C, with the reason. The interval holds what a clock other than the device's own leaves in doubt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agents.client import Block
-from hwprune.records import Trust, bootstrap_interval_ms
+from hwprune.records import Trust, bootstrap_interval_ms, clock_doubt
 
 #: Grade -> largest half-width of the 95 % interval, as a share of the estimate, and largest drift of the reference.
 LIMITS: dict[Trust, float] = {"A": 0.01, "B": 0.03}
@@ -31,9 +31,6 @@ LIMITS: dict[Trust, float] = {"A": 0.01, "B": 0.03}
 #: Fewest kept blocks of a measurement, and of each of its processes.
 KEPT_BLOCKS_MIN = 5
 KEPT_BLOCKS_OF_PROCESS_MIN = 2
-
-#: A level so much slower than the device's own is no step of the clock: another program shares the core, or heat.
-DISTURBED_RATIO = 1.2
 
 #: More time than this in kernels without a schedule of ours caps the grade at B.
 FALLBACK_SHARE_MAX = 0.05
@@ -48,12 +45,14 @@ class Grade:
         drift: largest distance of these blocks' readings of the reference from its level, as a share of it.
         trust: the grade.
         reason: why it is not better, "" for A.
+        is_steady: nothing but the device's clock speaks against B.
     """
 
     values_ms: tuple[tuple[tuple[float, ...], ...], ...]
     drift: float
     trust: Trust
     reason: str
+    is_steady: bool = False
 
 
 def reference_level_ms(blocks: Sequence[Block], support: float = 0.5) -> float:
@@ -137,20 +136,22 @@ def fallback_complaint(ops: Sequence[str], share: float | None) -> str:
 
 def _grade_of(kept: Sequence[Sequence[Block]], level_ms: float, device_reference_ms: float | None) -> Grade:
     values_ms, drift = _values(kept), _drift(kept, level_ms)
-    if device_reference_ms is not None and level_ms > DISTURBED_RATIO * device_reference_ms:
-        slower = level_ms / device_reference_ms
-        reason = f"the reference kernel runs {slower:.1f} times slower than before: other work, heat or another clock?"
-        return Grade(values_ms, drift, "C", reason)
+    doubt = clock_doubt(device_reference_ms / level_ms) if device_reference_ms else 0.0
     low_ms, high_ms = bootstrap_interval_ms(values_ms)
     estimate_ms = np.percentile([call for process in values_ms for block in process for call in block], 10)
     half_width = float((high_ms - low_ms) / 2 / estimate_ms)
+    is_steady = max(half_width, drift) <= LIMITS["B"]
     reason = ""
     for trust, limit in LIMITS.items():
-        if half_width <= limit and drift <= limit:
-            return Grade(values_ms, drift, trust, reason)
-        what, found = ("interval of +-", half_width) if half_width > limit else ("reference moved by ", drift)
+        if half_width + doubt <= limit and drift <= limit:
+            return Grade(values_ms, drift, trust, reason, is_steady)
+        wide = half_width + doubt > limit
+        what, found = ("interval of +-", half_width + doubt) if wide else ("reference moved by ", drift)
         reason = f"{what}{found:.1%}, {trust} allows {limit:.0%}"
-    return Grade(values_ms, drift, "C", reason)
+        if wide and half_width <= limit:
+            longer = level_ms / (device_reference_ms or level_ms)
+            reason += f" (the reference kernel runs {longer:.2f} times as long as usual)"
+    return Grade(values_ms, drift, "C", reason, is_steady)
 
 
 def _readings_ms(blocks: Sequence[Block]) -> npt.NDArray[np.float64]:

@@ -14,7 +14,7 @@ from hwprune.errors import HwpruneError
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
 from hwprune.search.journal import Journal
-from hwprune.search.problem import SearchProblem
+from hwprune.search.problem import CANDIDATE_FAILURES, SearchProblem
 
 IntArray = npt.NDArray[np.int64]
 
@@ -134,7 +134,9 @@ class SearchContext:
         Raises:
             BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
         """
-        return [self._evaluate(row, origin, generation) for row in np.ascontiguousarray(widths, np.int64)]
+        rows = np.ascontiguousarray(widths, np.int64)
+        self._measure_ahead(rows)
+        return [self._evaluate(row, origin, generation) for row in rows]
 
     def rows(self, evaluations: list[Evaluation]) -> IntArray:
         """Rows of the archive that hold ``evaluations``; failed ones have none."""
@@ -192,6 +194,19 @@ class SearchContext:
             raise NothingEvaluatedError(
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
+
+    def _measure_ahead(self, rows: IntArray) -> None:
+        """Have the plans measured that are about to be evaluated truly."""
+        if self.problem.measure_ahead is None or self._seconds_left <= 0:
+            return
+        plans = {plan.key: plan for plan in map(self.problem.plan, rows)}
+        new = [plan for key, plan in plans.items() if key not in self._known and not self._journal.evaluation(key)]
+        started = time.perf_counter()
+        with contextlib.suppress(*CANDIDATE_FAILURES):  # the candidate that fails will fail again, and be told apart
+            self.problem.measure_ahead(new[: self.remaining])
+        elapsed_s = time.perf_counter() - started
+        self.evaluating_s += elapsed_s
+        self._seconds_left -= elapsed_s
 
     def _evaluate(self, widths: IntArray, origin: str, generation: int) -> Evaluation:
         plan = self.problem.plan(widths)

@@ -60,6 +60,8 @@ class SearchProblem:
         error: the metric to the objective ``error``.
         exact: a plan to the objectives whose prediction is not exact but whose computation is (the memory plan).
         measure: a plan to its whole network's measurement, where ``latency`` is to be measured and not predicted.
+        measure_ahead: told the plans of a generation before they are evaluated one by one: measured in turns, they
+            share the moments in which the device is undisturbed, and :attr:`measure` finds them done.
         bounds: upper bounds by objective.
         refiner: corrects the latency model behind ``costs`` between generations.
         shapes: ``(n, G)`` widths to layer shapes, for the surrogate's features.
@@ -74,6 +76,7 @@ class SearchProblem:
     error: Callable[[float], float] = lambda metric: 1 - metric
     exact: Callable[[Any], Mapping[str, float]] | None = None
     measure: Callable[[Any], Measurement] | None = None
+    measure_ahead: Callable[[Sequence[Any]], object] | None = None
     bounds: Mapping[str, float] = field(default_factory=dict)
     refiner: Refiner | None = None
     shapes: Callable[[IntArray], NetworkShapes] | None = None

@@ -84,6 +84,13 @@ class Commands:
         return run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a profiled device: it measures, and another test beside it would disturb the numbers."""
+    for item in items:
+        if "profile" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.measures)
+
+
 @pytest.fixture(scope="session")
 def hwprune(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     """Commands in a folder with a registered device and the digits problem, trained."""

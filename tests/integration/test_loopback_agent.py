@@ -188,6 +188,7 @@ def test_processes_are_timed_in_interleaved_blocks(client, load):
             assert min(*block.values_ms, block.reference_before_ms, block.reference_after_ms) > 0
 
 
+@pytest.mark.measures
 def test_longer_work_takes_longer(client, load):
     handle = load("KERNELS").handle
     # The work is a dependent chain, 100 times as long; a machine would have to slow down 20 times between two blocks.

@@ -156,3 +156,24 @@ def test_journaled_evaluations_count_but_are_not_made_again() -> None:
         context.evaluate(WIDTHS, "initial", 0)
     assert [step.replayed for step in told] == [True, True, False]
     assert context.spent == 3
+
+
+def test_what_a_generation_evaluates_anew_is_measured_ahead_once_and_within_the_budget() -> None:
+    asked: list[list[tuple[int, ...]]] = []
+    problem = replace(
+        staircase_problem(blocks_per_stage=1),
+        measure_ahead=lambda plans: asked.append([tuple(int(width) for width in plan.widths) for plan in plans]),
+    )
+    context = context_of(budget=3, problem=problem)
+    context.evaluate(WIDTHS[[0, 1, 0]], "initial", 0)
+    with context.until_spent():
+        context.evaluate(WIDTHS[1:], "offspring", 1)
+    assert asked == [[(16, 32, 64), (8, 16, 32)], [(4, 8, 16)]]
+
+
+def test_measuring_ahead_that_fails_leaves_the_failure_to_the_candidate() -> None:
+    def broken(plans: Sequence[Any]) -> None:
+        raise RuntimeError("one of them does not compile")
+
+    context = context_of(problem=replace(staircase_problem(blocks_per_stage=1), measure_ahead=broken))
+    assert len(context.evaluate(WIDTHS, "initial", 0)) == 4
