@@ -7,7 +7,6 @@ import datetime
 import functools
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -16,12 +15,13 @@ from device_agents.client import AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
+from hwprune.measurement.clock import Clock
 from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
-from hwprune.measurement.trust import LIMITS, fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, clock_doubt, digest
+from hwprune.measurement.trust import fallback_complaint
+from hwprune.records import Artifact, Conditions, Measurement, digest
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -43,17 +43,8 @@ RESIDENT_SETTINGS = Settings(blocks=16, calls_min=3, block_ms_min=1.5)
 #: Kernels run for microseconds, so shorter blocks hold calls enough.
 KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 
-#: A device that is slower than it can be may come back; a clock that has stood there for so long is its own now.
-_SETTLED_S = 60.0
-
 #: Goes at networks that are shown to the user: all of them at one clock.
 FINAL_PASSES = 3
-
-#: Stored numbers whose clock differs by more are of such a superseded level.
-_SAME_LEVEL = 0.05
-
-
-_NEVER_QUIET = "other programs have been busy ever since the device was measured first"
 
 #: What is measured: a network's job, or a kernel's layer shape.
 Wanted = TypeVar("Wanted")
@@ -142,13 +133,12 @@ class Measurer:
     wait_s: float = 60.0
     say: Callable[[str], None] = _log.warning
     recalibrate: bool = False
-    _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
-    _provisional_ms: dict[str, float] = field(init=False, default_factory=dict)
-    _elsewhere: tuple[float, float] | None = field(init=False, default=None)  # level and since when
     _residents: dict[str, LoadedLibrary] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
+    _clock: Clock = field(init=False)
 
     def __post_init__(self) -> None:
+        self._clock = Clock(self.device, self.store, self.say, self.recalibrate)
         self._readiness = Readiness(self.link.client(), self.say)
 
     @property
@@ -194,7 +184,7 @@ class Measurer:
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
         for number in range(FINAL_PASSES if final else 1):
             if number:
-                missing = [job for job in missing if self._is_off_clock(found[job.key])]
+                missing = [job for job in missing if self._clock.is_off(found[job.key])]
                 if missing:
                     self.say(f"{len(missing)} networks were measured at another clock than the others: once more")
             for start in range(0, len(missing), NETWORKS_A_SITTING):
@@ -239,7 +229,7 @@ class Measurer:
                 self.device.fingerprint, version, threads=self.device.threads, max_age_s=max_age_s
             )
         )
-        found = {shape: row for shape, row in stored if shape in wanted and self._is_current(row, version)}
+        found = {shape: row for shape, row in stored if shape in wanted and self._clock.is_current(row)}
         missing = [shape for shape in dict.fromkeys(shapes) if shape not in found]
         if missing:
             pack = self.compiler.kernels(missing)
@@ -358,46 +348,16 @@ class Measurer:
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
     ) -> None:
         """Time the subjects, and learn how fast the device runs the reference kernel."""
-        known = self._reference_ms(schedule_version)
         was_quiet = session.measure(
             self.client,
             [subject for subject in subjects if subject.error is None],
             settings,
             threads=self.device.threads,
-            device_reference_ms=known or self._provisional_ms.get(schedule_version),
+            device_reference_ms=self._clock.expected_ms(schedule_version),
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
-        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.is_steady]
-        if not levels:
-            return
-        level_ms = min(levels)
-        if known is None and was_quiet:
-            self._references_ms[schedule_version] = level_ms
-        elif known is not None and was_quiet and self._has_moved(level_ms, known):
-            self.say(
-                f"device {self.device.name!r} now runs at {known / level_ms:.2f} times the clock that it was measured "
-                "at first; what was measured then will be measured again when it is needed"
-            )
-            self._references_ms[schedule_version] = level_ms
-            for subject in subjects:
-                subject.regrade(subject.level_ms, level_ms)
-        elif known is None:
-            # Never seen at rest: good enough to tell slower moments by; numbers given at it were seen 30 % off.
-            self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
-            for subject in subjects:
-                if subject.grade is not None and subject.grade.trust != "C":
-                    subject.grade = replace(subject.grade, trust="C", reason=_NEVER_QUIET)
-
-    def _has_moved(self, level_ms: float, known_ms: float) -> bool:
-        """Whether the device has another clock than the known one: a faster one, or a slower one to stay."""
-        if clock_doubt(known_ms / level_ms) <= LIMITS["B"]:
-            self._elsewhere = None
-            return False
-        now = time.monotonic()
-        if self._elsewhere is None or abs(level_ms / self._elsewhere[0] - 1) > LIMITS["B"]:
-            self._elsewhere = level_ms, now
-        return level_ms < known_ms or now - self._elsewhere[1] > _SETTLED_S
+        self._clock.learn(subjects, schedule_version, was_quiet)
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
@@ -420,25 +380,7 @@ class Measurer:
 
     def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
         stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
-        return stored if stored is not None and self._is_current(stored, job.artifact.schedule_version) else None
-
-    def _is_off_clock(self, measurement: Measurement) -> bool:
-        """Whether it was measured at a clock from which no number can be given at the device's own."""
-        is_current = self._is_current(measurement, measurement.conditions.schedule_version)
-        is_near = clock_doubt(measurement.clock_ratio) <= LIMITS["B"]
-        return measurement.error is None and not (is_current and is_near)
-
-    def _is_current(self, measurement: Measurement, schedule_version: str) -> bool:
-        """Whether its numbers are given at the clock that the device's numbers are given at now."""
-        known, then = self._reference_ms(schedule_version), measurement.device_reference_ms
-        return known is None or (then is not None and abs(then / known - 1) <= _SAME_LEVEL)
-
-    def _reference_ms(self, schedule_version: str) -> float | None:
-        """Level of the reference kernel that this device's numbers are given at; None before the first ones."""
-        if schedule_version not in self._references_ms:
-            known = None if self.recalibrate else self.store.reference_ms(self.device.fingerprint, schedule_version)
-            self._references_ms[schedule_version] = known
-        return self._references_ms[schedule_version]
+        return stored if stored is not None and self._clock.is_current(stored) else None
 
     def _conditions(self, artifact: Artifact) -> Conditions:
         inputs = artifact.description.get("inputs") or [[]]
@@ -465,7 +407,7 @@ class Measurer:
             values_ms=subject.grade.values_ms,
             drift=subject.grade.drift,
             reference_ms=subject.level_ms if math.isfinite(subject.level_ms) else None,
-            device_reference_ms=self._reference_ms(conditions.schedule_version),
+            device_reference_ms=self._clock.level_ms(conditions.schedule_version),
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,
             repeats=subject.repeats,

@@ -77,7 +77,7 @@ def test_zig_is_taken_where_there_is_no_other(programs, monkeypatch):
 def test_a_missing_cross_compiler_names_both_ways_to_get_one(programs):
     programs("cc")
     with pytest.raises(
-        CompileError, match="for x86_64: .*`apt install gcc-x86-64-linux-gnu`, or `pip install ziglang`"
+        CompileError, match=r"for x86_64: .*`apt install gcc-x86-64-linux-gnu`, or `pip install ziglang`"
     ):
         compiler_command("x86_64", False)
 
