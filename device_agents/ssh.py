@@ -113,9 +113,10 @@ class SshConnections:
 
     def _to(self, hops: tuple[Hop, ...], pinned: Mapping[str, str]) -> Connection:
         *before, hop = hops
-        wire = self._jump(tuple(before), pinned).tunnel(hop) if before else open_wire(hop)
+        through = self._jump(tuple(before), pinned) if before else None
+        wire = through.tunnel(hop) if through else open_wire(hop)
         with self._logins:
-            return connect(hop, wire, pinned.get(hop.known_as))
+            return connect(hop, wire, pinned.get(hop.known_as), through)
 
     def _jump(self, hops: tuple[Hop, ...], pinned: Mapping[str, str]) -> Connection:
         """The shared connection to the last of ``hops``; who comes while it is made waits for it."""

