@@ -182,13 +182,13 @@ ip link set eth0 up
 ip link set lo up
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$3"
-mkdir "$3/upper" "$3/scratch" "$3/root"
-mount -t overlay -o "lowerdir=$2,upperdir=$3/upper,workdir=$3/scratch" overlay "$3/root"
-mount -t proc proc "$3/root/proc"
-mount -t sysfs -o ro sysfs "$3/root/sys"
-mount --rbind /dev "$3/root/dev"
+mkdir "$3/upper" "$3/scratch" "$3/system"
+mount -t overlay -o "lowerdir=$2,upperdir=$3/upper,workdir=$3/scratch" overlay "$3/system"
+mount -t proc proc "$3/system/proc"
+mount -t sysfs -o ro sysfs "$3/system/sys"
+mount --rbind /dev "$3/system/dev"
 hostname board
-exec chroot "$3/root" /usr/sbin/sshd -D -e -f /etc/ssh/board
+exec chroot "$3/system" /usr/sbin/sshd -D -e -f /etc/ssh/board
 """
 
     def __init__(self, base: Base, folder: Path, number: int) -> None:
