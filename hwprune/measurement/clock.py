@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from device_agents.registry import Device
 from hwprune.measurement.session import Subject
-from hwprune.measurement.trust import LIMITS
+from hwprune.measurement.trust import DOUBT_LIMITS, LIMITS
 from hwprune.records import Measurement, clock_doubt
 from hwprune.store import Store
 
@@ -88,7 +88,7 @@ class Clock:
 
     def is_off(self, measurement: Measurement) -> bool:
         """Whether it was measured at a clock from which no number can be given at the device's own."""
-        is_near = clock_doubt(measurement.clock_ratio) <= LIMITS["B"]
+        is_near = clock_doubt(measurement.clock_ratio) <= DOUBT_LIMITS["B"]
         return measurement.error is None and not (is_near and self.is_current(measurement))
 
     def _has_moved(self, level_ms: float, known_ms: float) -> bool:
