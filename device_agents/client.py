@@ -27,6 +27,7 @@ from device_agents.errors import (
     AgentLost,
     AgentTimeout,
     DeviceBusy,
+    LibraryMissing,
     LoadFailed,
     ProtocolMismatch,
     RequestRefused,
@@ -42,6 +43,7 @@ ERRORS: dict[str, type[AgentError]] = {
     "internal": AgentError,
     "load_failed": LoadFailed,
     "mismatch": ProtocolMismatch,
+    "missing": LibraryMissing,
     "refused": RequestRefused,
     "run_failed": RunFailed,
 }
@@ -184,7 +186,8 @@ class AgentClient:
             timeout_s: longest silence of the process.
 
         Raises:
-            LoadFailed: it is missing, cannot be opened, crashes, hangs, or computes something else.
+            LibraryMissing: its file is not there or was torn: put it again.
+            LoadFailed: it cannot be opened, crashes, hangs, or computes something else.
             AgentLost: the agent ended.
             AgentTimeout: the agent is stuck.
         """
@@ -203,8 +206,8 @@ class AgentClient:
                 self_test=test,
                 timeout_s=float(timeout_s),
             )
-        except LoadFailed:
-            self._on_device.discard(sha256)  # it may have been torn, then the agent has removed it
+        except LibraryMissing:
+            self._on_device.discard(sha256)
             raise
         self._on_device.difference_update(answer.pop("dropped"))
         return Loaded(**answer)

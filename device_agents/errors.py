@@ -15,6 +15,7 @@ DeviceError
 ├── RequestRefused      a request with arguments that it does not take
 └── LibraryFailed       the world's failure for one library: data for a measurement
 ├── LoadFailed      it cannot be loaded, or fails its self-test
+│   └── LibraryMissing  its file is not there, or was torn: it can be put again
 └── RunFailed       it crashed, hung or reported an error in a run
 """
 # ruff: noqa: N818  -- the leaves are named after what happened
@@ -91,6 +92,10 @@ class LibraryFailed(AgentError):
 
 class LoadFailed(LibraryFailed):
     """A library that cannot be loaded, or fails its self-test."""
+
+
+class LibraryMissing(LoadFailed):
+    """A library whose file is not on the device, or was torn by a loss of power: it can be put again."""
 
 
 class RunFailed(LibraryFailed):

@@ -20,6 +20,7 @@ from device_agents.errors import (
     AgentLost,
     AgentTimeout,
     DeviceBusy,
+    LibraryMissing,
     LoadFailed,
     RequestRefused,
     RunFailed,
@@ -290,7 +291,7 @@ def test_a_torn_library_is_refused_and_can_be_put_again(client, build, tmp_path)
     path, digest = build()
     (tmp_path / "torn.so").write_bytes(path.read_bytes()[:100])
     client.put(tmp_path / "torn.so", digest)
-    with pytest.raises(LoadFailed, match="torn and is removed: put it again"):
+    with pytest.raises(LibraryMissing, match="torn and is removed: put it again"):
         client.load(digest)
     client.put(path, digest)
     assert client.load(digest, self_test=SELF_TEST).handle
