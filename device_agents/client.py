@@ -217,6 +217,7 @@ class AgentClient:
         requests: Sequence[TimingRequest],
         *,
         blocks: int = 10,
+        steady_blocks: int = 0,
         calls_min: int = 5,
         block_ms_min: float = 10.0,
         warmup_ms_max: float = 300.0,
@@ -228,7 +229,8 @@ class AgentClient:
 
         Args:
             requests: what to time; a library's failure in one of them is data in its result.
-            blocks: blocks of each.
+            blocks: most blocks of each.
+            steady_blocks: one has enough after so many in a row with the reference kernel at one level; 0 for never.
             calls_min: least number of values in a block.
             block_ms_min: least length of a block.
             warmup_ms_max: longest warm-up of each.
@@ -259,6 +261,7 @@ class AgentClient:
             on_progress,
             jobs=jobs,
             blocks=blocks,
+            steady_blocks=steady_blocks,
             calls_min=calls_min,
             block_ms_min=float(block_ms_min),
             warmup_ms_max=float(warmup_ms_max),

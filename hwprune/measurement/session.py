@@ -23,7 +23,8 @@ class Settings:
     """How long to measure, and how often to try again.
 
     Attributes:
-        blocks: blocks of each process in one go.
+        blocks: most blocks of each process in one go.
+        steady_blocks: a process has enough after so many in a row while the device stood still; 0 for never.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         repeats_max: how often blocks are added to earn the grade B.
@@ -32,6 +33,7 @@ class Settings:
     """
 
     blocks: int = 10
+    steady_blocks: int = 0
     calls_min: int = 5
     block_ms_min: float = 10.0
     repeats_max: int = 5
@@ -142,6 +144,7 @@ def _request(
         client.measure(
             requests,
             blocks=settings.blocks,
+            steady_blocks=settings.steady_blocks,
             calls_min=settings.calls_min,
             block_ms_min=settings.block_ms_min,
             max_s=max(settings.repeat_s, _REQUEST_S * len(requests)),
