@@ -4,6 +4,7 @@ DeviceError
 ├── UnknownDeviceError      a device that is not in the inventory, with the nearest known name
 ├── DeviceFileError         an inventory file that cannot be used
 ├── BoardUnfit              a board that cannot run the agent: no Python, no room to load libraries from
+├── DeviceChanged           it is no longer what was registered: another kernel, processor or clock
 └── AgentError              the agent cannot do what was asked of it
 ├── Unreachable         no way to the board: name, network, port, timeout
 ├── HostKeyMismatch     the board or a jump host is not the one that was pinned
@@ -48,6 +49,10 @@ class DeviceFileError(DeviceError):
 
 class BoardUnfit(DeviceError):
     """A board that can be logged in to and cannot run the agent."""
+
+
+class DeviceChanged(DeviceError):
+    """A device that is no longer what was registered; numbers of before and after would not compare."""
 
 
 class AgentError(DeviceError):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from user_code import branching
 
@@ -154,6 +155,15 @@ def test_a_store_that_is_none_is_refused(folder):
         assert_refused(invoke(*command, "--json"), 1, ["store.db", "move it away"])
     assert not (folder / "runs").exists()
     assert (folder / "home" / "store.db").read_bytes().startswith(b"this is no database")
+
+
+def test_a_device_that_is_no_longer_what_was_registered_is_refused(folder):
+    entry = folder / "home" / "devices" / "local.yaml"
+    fields = yaml.safe_load(entry.read_text())
+    entry.write_text(yaml.safe_dump({**fields, "description": {**fields["description"], "kernel": "2.6.32"}}))
+    for command in (["search", "good.yaml"], ["device", "profile", "local", "good.yaml"]):
+        assert_refused(invoke(*command, "--json"), 3, ["(kernel)", "'hwprune device remove local'"])
+    assert not (folder / "runs").exists()
 
 
 def test_a_missing_compiler_is_told_before_anything_is_done(folder, monkeypatch, tmp_path_factory):
