@@ -409,6 +409,7 @@ class Measurer:
             drift=subject.grade.drift,
             reference_ms=subject.level_ms if math.isfinite(subject.level_ms) else None,
             device_reference_ms=self._clock.level_ms(conditions.schedule_version),
+            energy_mj=subject.energy_mj,
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,
             repeats=subject.repeats,
