@@ -6,8 +6,10 @@ those amounts and Bayesian, each term small a priori, so three networks move it 
 has to be selected. Residuals are relative, and networks far off the others count for little.
 
 Choices of this implementation: prior sizes and noise are averaged over a grid by their evidence (Bishop: Pattern
-Recognition and Machine Learning, 2006, section 3.5), and the spread is put to scale by leave-one-out residuals, with
-Student's t for how few there are.
+Recognition and Machine Learning, 2006, section 3.5). Intervals are conformal (Vovk, Gammerman, Shafer: Algorithmic
+Learning in a Random World, 2005): as wide as the residuals of networks left out of the fit say. Ten of these alone
+would leave the width to the worst of them, so a few residuals as Student's t has them are counted with them; among a
+hundred networks they no longer matter.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from scipy.linalg import cho_factor, cho_solve
 
 from latency_models.features import FloatArray
@@ -32,6 +34,8 @@ _TEMPLATE_STDS = (0.0, 0.02, 0.06)
 _NOISES = (0.002, 0.004, 0.007, 0.012, 0.02, 0.04, 0.08, 0.16)
 #: Belief about that noise before any network was measured, and the networks that belief counts for.
 _PRIOR_NOISE, _PRIOR_NETWORKS = 0.015, 2.0
+#: Residuals assumed beside those of the networks left out, and the widest interval, in deviations.
+_ASSUMED, _RADIUS_MAX = 8.0, 100.0
 #: Residuals beyond this many standard deviations are outliers.
 _OUTLIER = 2.5
 #: Beliefs this much less plausible than the best are dropped.
@@ -127,7 +131,8 @@ class Calibration:
         covariance: of the coefficients.
         template_std: prior deviation of a template that no measured network contains.
         noise: relative standard deviation of a whole network's residual.
-        spread_scale: factor on every predicted deviation, from the residuals left out.
+        left_out: ``(n,)`` sorted sizes of the residuals of networks left out, in predicted deviations; the intervals.
+        spread_scale: factor on every predicted deviation, from these.
         networks: measured networks it was fitted on.
     """
 
@@ -136,6 +141,7 @@ class Calibration:
     covariance: FloatArray
     template_std: float
     noise: float
+    left_out: FloatArray
     spread_scale: float
     networks: int
 
@@ -150,6 +156,21 @@ class Calibration:
         mean_ms = total * np.maximum(X @ self.coefficients, 0.1)
         return mean_ms, self.spread_scale * total * np.sqrt(variance)
 
+    def interval_factor(self, level: float) -> float:
+        """Half-width of the interval that holds a share ``level`` of networks, in standard deviations.
+
+        Args:
+            level: in (0, 1).
+        """
+        n = len(self.left_out)
+        scaled = self.left_out / self.spread_scale
+
+        def excess(radius: float) -> float:
+            assumed = 2 * stats.t.cdf(radius, n + _PRIOR_NETWORKS) - 1
+            return float(np.sum(scaled <= radius) + _ASSUMED * assumed - level * (n + _ASSUMED))
+
+        return float(optimize.brentq(excess, 0.0, _RADIUS_MAX, xtol=1e-6))
+
 
 def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calibration:
     """Fit the correction on networks measured whole.
@@ -162,7 +183,14 @@ def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calib
         prior = np.zeros(len(TERMS))
         prior[-1] = _FACTOR_STD
         return Calibration(
-            (), (prior > 0).astype(float), np.diag(prior**2), _TEMPLATE_STDS[-1], 2 * _PRIOR_NOISE, 1.0, 0
+            templates=(),
+            coefficients=(prior > 0).astype(float),
+            covariance=np.diag(prior**2),
+            template_std=_TEMPLATE_STDS[-1],
+            noise=2 * _PRIOR_NOISE,
+            left_out=np.empty(0),
+            spread_scale=1.0,
+            networks=0,
         )
     X = terms.relative_to(terms.templates)
     excess = latency_ms / terms.sum_ms - 1
@@ -170,14 +198,17 @@ def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calib
     weights, beliefs, inflation = _weigh(X, excess, kernels)
     coefficients, covariance = _posterior(X, excess, kernels, weights, beliefs, inflation)
     coefficients[len(TERMS) - 1] += 1
-    left_out = _left_out(X, excess, kernels, weights, beliefs, inflation)
+    residual, variance = _left_out(X, excess, kernels, weights, beliefs, inflation)
+    # The variance of an outlier is inflated so that it moves nothing; as a residual it counts in full.
+    left_out = np.sort(np.abs(residual) / np.sqrt(variance / inflation))
     return Calibration(
         terms.templates,
         coefficients,
         covariance,
         template_std=float(np.sqrt(weights @ [belief.template_std**2 for belief in beliefs])),
         noise=float(np.sqrt(weights @ [belief.noise**2 for belief in beliefs])),
-        spread_scale=_spread_scale(*left_out, inflation),
+        left_out=left_out,
+        spread_scale=_spread_scale(left_out),
         networks=len(excess),
     )
 
@@ -269,9 +300,8 @@ def _left_out(
     return residual, variance
 
 
-def _spread_scale(residual: FloatArray, variance: FloatArray, inflation: FloatArray) -> float:
-    """Factor that puts predicted deviations on the scale of the residuals left out; larger for few networks."""
-    squares = np.minimum(residual**2 / variance, _OUTLIER**2)[inflation <= 1]
-    n, prior = len(squares), 2 * _PRIOR_NETWORKS
-    scale = np.sqrt((prior + squares.sum()) / (prior + n))
-    return float(scale * stats.t.ppf(0.95, n + prior) / stats.norm.ppf(0.95))
+def _spread_scale(left_out: FloatArray) -> float:
+    """Factor that puts predicted deviations on the scale of the residuals left out."""
+    squares = np.minimum(left_out, _OUTLIER) ** 2
+    prior = 2 * _PRIOR_NETWORKS
+    return float(np.sqrt((prior + squares.sum()) / (prior + len(squares))))

@@ -122,6 +122,18 @@ class LatencyModel:
             mean_ms[rows], std_ms[rows] = self.predict(shapes)
         return mean_ms, std_ms
 
+    def interval_factor(self, level: float = 0.9) -> float:
+        """Half-width of the intervals that hold a share ``level`` of networks, in standard deviations of a prediction.
+
+        Conformal: from the residuals of networks left out of the calibration.
+        """
+        return self.calibration.interval_factor(level)
+
+    def kernel_doubt(self, shapes: NetworkShapes) -> FloatArray:
+        """Standard deviation of the sum of each candidate's kernels, as a share of it, ``(n,)``."""
+        terms = self._terms(shapes.templates, shapes.in_channels, shapes.out_channels)
+        return np.asarray(terms.kernel_std_ms / terms.sum_ms, dtype=np.float64)
+
     def predict_kernels(self, shapes: Sequence[LayerShape]) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation in ms of single kernels called again and again, two ``(n,)`` arrays."""
         mean_ms, std_ms = np.empty(len(shapes)), np.empty(len(shapes))
@@ -132,7 +144,7 @@ class LatencyModel:
     def notes(self, templates: Sequence[LayerShape]) -> list[str]:
         """What a user should know before trusting predictions for a network of these layers."""
         strange = [t for t in dict.fromkeys(template.template for template in templates) if t not in self._profiled]
-        notes = [f"{_describe(template)} was never measured here: predicted by a regressor" for template in strange]
+        notes = [f"{describe(template)} was never measured here: predicted by a regressor" for template in strange]
         if not self.networks:
             notes.append("no network was measured whole: sums of kernels are not calibrated")
         return notes
@@ -290,6 +302,7 @@ def _digest(rows: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def _describe(template: LayerShape) -> str:
+def describe(template: LayerShape) -> str:
+    """A layer without its widths, as people say it."""
     kernel = "x".join(map(str, template.kernel))
     return f"{template.op} {kernel} at {template.height}x{template.width}"

@@ -94,7 +94,13 @@ def remove(session: Session, name: str) -> None:
 @device.command()
 @name_argument
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop measuring after this long.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Choose no more kernels after this long.",
+)
 @overrides_option
 @as_json_option
 @click.pass_obj
@@ -102,11 +108,11 @@ def profile(
     session: Session,
     name: str,
     problem_path: Path | None,
-    minutes: float | None,
+    minutes: float,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure kernels on a device, fit its latency model and print the model's error.
+    """Measure kernels and a few networks on a device, fit its latency model and print the model's error.
 
     With a problem, the kernels of its network are measured; without one, those of common shapes.
     """
@@ -116,8 +122,9 @@ def profile(
         raise click.UsageError("--set overrides keys of a problem: name one")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
     from hwprune.experiments.profile import profile as run_profile
+    from hwprune.experiments.profiler import Effort
 
-    report = run_profile(session.home, name, problem, minutes=minutes, console=session.console)
+    report = run_profile(session.home, name, problem, effort=Effort(minutes=minutes), console=session.console)
     if as_json:
         emit_json(asdict(report))
     else:

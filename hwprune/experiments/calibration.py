@@ -11,7 +11,7 @@ from typing import Any
 from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
 from hwprune.experiments.home import Home
-from hwprune.experiments.profile import profile_network
+from hwprune.experiments.profile import profile_network, remember_steps
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import write_text
 from hwprune.experiments.session import DeviceSession
@@ -59,8 +59,7 @@ def latency_model(session: DeviceSession, bench: Workbench, console: Console) ->
         console.info(f"{session.device.name} has no latency model for this network yet: profiling it first")
         model, report = profile_network(session, bench, console=console)
         save_model(session.home, session.device, bench, model)
-        session.device = session.device.model_copy(update={"channel_step": report.channel_step})
-        session.home.devices.add(session.device)
+        session.device = remember_steps(session.home, session.device, model, report.channel_step)
     for note in model.notes(bench.arithmetic.templates):
         console.info(note)
     return model

@@ -21,6 +21,7 @@ from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, write_text
 from hwprune.experiments.session import DeviceSession, open_session
@@ -212,7 +213,8 @@ def search_problem(
         session: the device; None where nothing is measured.
         calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
         bounds: upper bounds by objective.
-        channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        channel_step: what ``round_to: auto`` stands for where no model tells it for each group; None for the target's
+            vector length.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
@@ -245,7 +247,7 @@ def search_problem(
         space=SearchSpace.of(
             bench.groups.sizes.tolist(),
             round_to=problem.pruning.round_to,
-            channel_step=step,
+            channel_step=step if calibrator is None else channel_steps(calibrator.model, bench),
             pruning_ratio_max=problem.pruning.pruning_ratio_max,
             scores=bench.scores,
         ),

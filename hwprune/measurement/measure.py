@@ -147,6 +147,10 @@ class Measurer:
     def __post_init__(self) -> None:
         self._readiness = Readiness(self.client, self.say)
 
+    def wait_until_ready(self) -> None:
+        """Wait until the device is cool and idle, but not for ever."""
+        self._readiness.wait(self.wait_s)
+
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
         return self.networks([job], **options)[0]

@@ -20,7 +20,7 @@ from hwprune.reports.verdict import metric_of
 
 FloatArray = npt.NDArray[np.float64]
 
-_STYLE = {
+STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -29,7 +29,7 @@ _STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "hwprune",  # the same front, the same bytes
 }
-_DARK, _LIGHT = "#00224e", "#8a8678"
+DARK, LIGHT, ACCENT = "#00224e", "#8a8678", "#d55e00"
 
 #: Points nearer to each other than this share of the picture, in both directions, would have their names overlap.
 _NAME_SHARE = 0.04
@@ -38,7 +38,7 @@ _NAME_SHARE = 0.04
 def draw_front(front: Front, path: Path) -> None:
     """Write the front's picture as PNG."""
     draft = path.with_name(f".{path.name}.part")
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         front_figure(front).savefig(draft, format="png", dpi=150)
     draft.replace(path)
 
@@ -46,14 +46,14 @@ def draw_front(front: Front, path: Path) -> None:
 def as_svg(figure: Figure) -> bytes:
     """A figure as SVG, for a page."""
     buffer = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "hwprune"})
     return buffer.getvalue()
 
 
 def front_figure(front: Front) -> Figure:
     """Latency against the metric, memory as colour, the dense network as a star, arrows from before fine-tuning."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.2), layout="constrained")
         axes = figure.add_subplot()
         rows = front.rows
@@ -92,14 +92,14 @@ def prediction_figure(front: Front) -> Figure:
     pairs = np.array(
         [(row.predicted_latency_ms, row.latency_ms) for row in front.rows if row.predicted_latency_ms is not None]
     ).reshape(-1, 2)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
         if len(pairs):
             ends = np.array([pairs.min() * 0.95, pairs.max() * 1.05])
-            axes.fill_between(ends, ends * 0.95, ends * 1.05, color=_LIGHT, alpha=0.3, linewidth=0, label="within 5 %")
-            axes.plot(ends, ends, color=_LIGHT, linewidth=1)
-            axes.plot(pairs[:, 0], pairs[:, 1], "o", color=_DARK, markersize=4)
+            axes.fill_between(ends, ends * 0.95, ends * 1.05, color=LIGHT, alpha=0.3, linewidth=0, label="within 5 %")
+            axes.plot(ends, ends, color=LIGHT, linewidth=1)
+            axes.plot(pairs[:, 0], pairs[:, 1], "o", color=DARK, markersize=4)
             axes.legend(loc="upper left")
         axes.set_xlabel("predicted latency (ms)")
         axes.set_ylabel("measured latency (ms)")
@@ -108,10 +108,10 @@ def prediction_figure(front: Front) -> Figure:
 
 def hypervolume_figure(curve: FloatArray) -> Figure:
     """Hypervolume, ``(n,)`` in [0, 1], over true evaluations."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        axes.step(np.arange(1, len(curve) + 1), curve, where="post", color=_DARK)
+        axes.step(np.arange(1, len(curve) + 1), curve, where="post", color=DARK)
         axes.set_xlabel("true evaluations")
         axes.set_ylabel("hypervolume (share of the box)")
     return figure
@@ -123,7 +123,7 @@ def widths_figure(front: Front) -> Figure | None:
     if dense is None or not dense.widths or not front.points:
         return None
     kept = np.array([row.widths for row in front.points], dtype=np.float64) / np.array(dense.widths)
-    with rc_context({**_STYLE, "axes.grid": False}):
+    with rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(8.6, 0.9 + 0.22 * len(kept)), layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(kept, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -145,7 +145,7 @@ def _draw_points(figure: Figure, axes: Any, front: Front, on_test: bool, scale: 
         [(row.latency_ms - row.latency_ms_low, row.latency_ms_high - row.latency_ms) for row in front.points]
     )
     memory = np.array([row.planned_memory_bytes for row in front.points]) / 1024
-    axes.errorbar(latency_ms, height, xerr=np.maximum(bars, 0).T, fmt="none", ecolor=_LIGHT, elinewidth=1, capsize=2)
+    axes.errorbar(latency_ms, height, xerr=np.maximum(bars, 0).T, fmt="none", ecolor=LIGHT, elinewidth=1, capsize=2)
     _draw_before(axes, front, on_test, scale)
     marks = axes.scatter(
         latency_ms, height, c=memory, cmap="cividis", s=46, edgecolor="black", linewidth=0.6, zorder=3, label="pruned"
@@ -175,16 +175,16 @@ def _draw_before(axes: Any, front: Front, on_test: bool, scale: float) -> None:
         before = row.test_metric_inherited if on_test else row.val_metric_inherited
         if row.finetuned and before is not None:
             ends = [scale * before, scale * _height(row, on_test)]
-            axes.plot([row.latency_ms] * 2, ends, color=_LIGHT, linewidth=0.8, zorder=1)
-            axes.plot(row.latency_ms, ends[0], "o", color="white", markeredgecolor=_LIGHT, markersize=5, label=label)
+            axes.plot([row.latency_ms] * 2, ends, color=LIGHT, linewidth=0.8, zorder=1)
+            axes.plot(row.latency_ms, ends[0], "o", color="white", markeredgecolor=LIGHT, markersize=5, label=label)
             label = "_nolegend_"
 
 
 def _draw_dense(axes: Any, dense: FrontRow, height: float) -> None:
     bars = [[dense.latency_ms - dense.latency_ms_low], [dense.latency_ms_high - dense.latency_ms]]
-    axes.errorbar(dense.latency_ms, height, xerr=np.maximum(bars, 0), fmt="none", ecolor=_LIGHT, capsize=2)
+    axes.errorbar(dense.latency_ms, height, xerr=np.maximum(bars, 0), fmt="none", ecolor=LIGHT, capsize=2)
     axes.plot(
-        dense.latency_ms, height, "*", color="#d55e00", markeredgecolor="black", markersize=13, zorder=4, label="dense"
+        dense.latency_ms, height, "*", color=ACCENT, markeredgecolor="black", markersize=13, zorder=4, label="dense"
     )
-    axes.axhline(height, color="#d55e00", linewidth=0.7, linestyle=":")
-    axes.axvline(dense.latency_ms, color="#d55e00", linewidth=0.7, linestyle=":")
+    axes.axhline(height, color=ACCENT, linewidth=0.7, linestyle=":")
+    axes.axvline(dense.latency_ms, color=ACCENT, linewidth=0.7, linestyle=":")
