@@ -15,7 +15,8 @@ hundred networks they no longer matter.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, stats
@@ -29,11 +30,11 @@ _FACTOR_STD = 0.3
 #: Candidates for the share of the latency that a physical term may explain.
 _TERM_SHARES = (0.01, 0.03, 0.1, 0.3)
 #: Candidates for how much a single template may deviate from the common factor.
-_TEMPLATE_STDS = (0.0, 0.02, 0.06)
+TEMPLATE_STDS = (0.0, 0.02, 0.06)
 #: Candidates for the relative noise of a whole measurement.
 _NOISES = (0.002, 0.004, 0.007, 0.012, 0.02, 0.04, 0.08, 0.16)
 #: Belief about that noise before any network was measured, and the networks that belief counts for.
-_PRIOR_NOISE, _PRIOR_NETWORKS = 0.015, 2.0
+_PRIOR_NOISE, _PRIOR_NETWORKS = 0.005, 2.0
 #: Residuals assumed beside those of the networks left out, and the widest interval, in deviations.
 _ASSUMED, _RADIUS_MAX = 8.0, 100.0
 #: Residuals beyond this many standard deviations are outliers.
@@ -67,6 +68,10 @@ class NetworkTerms:
     by_template_ms: FloatArray
     kernel_std_ms: FloatArray
     amounts: FloatArray
+
+    def scaled(self, factor: float) -> NetworkTerms:
+        """The terms of a device whose kernels all take ``factor`` times as long."""
+        return replace(self, by_template_ms=factor * self.by_template_ms, kernel_std_ms=factor * self.kernel_std_ms)
 
     @property
     def sum_ms(self) -> FloatArray:
@@ -132,6 +137,7 @@ class Calibration:
         template_std: prior deviation of a template that no measured network contains.
         noise: relative standard deviation of a whole network's residual.
         left_out: ``(n,)`` sorted sizes of the residuals of networks left out, in predicted deviations; the intervals.
+        typical_std: predicted deviation of a network left out, as a share of its latency, in the middle.
         spread_scale: factor on every predicted deviation, from these.
         networks: measured networks it was fitted on.
     """
@@ -142,6 +148,7 @@ class Calibration:
     template_std: float
     noise: float
     left_out: FloatArray
+    typical_std: float
     spread_scale: float
     networks: int
 
@@ -169,15 +176,20 @@ class Calibration:
             assumed = 2 * stats.t.cdf(radius, n + _PRIOR_NETWORKS) - 1
             return float(np.sum(scaled <= radius) + _ASSUMED * assumed - level * (n + _ASSUMED))
 
-        return float(optimize.brentq(excess, 0.0, _RADIUS_MAX, xtol=1e-6))
+        # Residuals that are hardly there (equal measurements) leave an interval all the same.
+        least = 0.5 * float(stats.t.ppf(0.5 + level / 2, n + _PRIOR_NETWORKS))
+        return least if excess(least) >= 0 else float(optimize.brentq(excess, least, _RADIUS_MAX, xtol=1e-6))
 
 
-def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calibration:
+def fit_calibration(
+    terms: NetworkTerms | None, latency_ms: FloatArray, template_stds: Sequence[float] = TEMPLATE_STDS
+) -> Calibration:
     """Fit the correction on networks measured whole.
 
     Args:
         terms: of n networks; None for none, which leaves the sum as it is with a wide spread.
         latency_ms: ``(n,)`` measured latencies.
+        template_stds: candidates for how much a single template may deviate from the common factor.
     """
     if terms is None or not len(latency_ms):
         prior = np.zeros(len(TERMS))
@@ -186,16 +198,17 @@ def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calib
             templates=(),
             coefficients=(prior > 0).astype(float),
             covariance=np.diag(prior**2),
-            template_std=_TEMPLATE_STDS[-1],
+            template_std=TEMPLATE_STDS[-1],
             noise=2 * _PRIOR_NOISE,
             left_out=np.empty(0),
+            typical_std=2 * _PRIOR_NOISE,
             spread_scale=1.0,
             networks=0,
         )
     X = terms.relative_to(terms.templates)
     excess = latency_ms / terms.sum_ms - 1
     kernels = (terms.kernel_std_ms / terms.sum_ms) ** 2
-    weights, beliefs, inflation = _weigh(X, excess, kernels)
+    weights, beliefs, inflation = _weigh(X, excess, kernels, template_stds)
     coefficients, covariance = _posterior(X, excess, kernels, weights, beliefs, inflation)
     coefficients[len(TERMS) - 1] += 1
     residual, variance = _left_out(X, excess, kernels, weights, beliefs, inflation)
@@ -208,6 +221,7 @@ def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calib
         template_std=float(np.sqrt(weights @ [belief.template_std**2 for belief in beliefs])),
         noise=float(np.sqrt(weights @ [belief.noise**2 for belief in beliefs])),
         left_out=left_out,
+        typical_std=float(np.median(np.sqrt(variance / inflation))),
         spread_scale=_spread_scale(left_out),
         networks=len(excess),
     )
@@ -235,10 +249,10 @@ class _Belief:
         return float(fit + belief_in_noise)
 
 
-def _beliefs(X: FloatArray) -> list[_Belief]:
+def _beliefs(X: FloatArray, template_stds: Sequence[float]) -> list[_Belief]:
     typical = X[:, : len(TERMS) - 1].mean(axis=0)
     beliefs = []
-    for share, template_std, noise in itertools.product(_TERM_SHARES, _TEMPLATE_STDS, _NOISES):
+    for share, template_std, noise in itertools.product(_TERM_SHARES, template_stds, _NOISES):
         terms = np.divide(share, typical, out=np.zeros_like(typical), where=typical > 0)
         templates = np.full(X.shape[1] - len(TERMS), template_std)
         variances = np.concatenate([terms, [_FACTOR_STD], templates]) ** 2
@@ -246,13 +260,15 @@ def _beliefs(X: FloatArray) -> list[_Belief]:
     return beliefs
 
 
-def _weigh(X: FloatArray, excess: FloatArray, kernels: FloatArray) -> tuple[FloatArray, list[_Belief], FloatArray]:
+def _weigh(
+    X: FloatArray, excess: FloatArray, kernels: FloatArray, template_stds: Sequence[float]
+) -> tuple[FloatArray, list[_Belief], FloatArray]:
     """The beliefs worth keeping, their posterior weights, and the inflation of each network's noise as an outlier."""
     off = np.abs(excess - np.median(excess))
     # A gross outlier would pass for noise in the first round, so it is marked beforehand.
     inflation = np.maximum(1.0, off / np.maximum(6 * np.median(off), 0.1)) ** 4
     for _ in range(4):
-        beliefs = _beliefs(X)
+        beliefs = _beliefs(X, template_stds)
         evidence = np.array([belief.evidence(belief.factor(X, kernels, inflation), excess) for belief in beliefs])
         weights = np.exp(evidence - evidence.max())
         beliefs = [belief for belief, weight in zip(beliefs, weights, strict=True) if weight > _NEGLIGIBLE]

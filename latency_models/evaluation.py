@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,13 +100,28 @@ def grouped_folds(groups: Sequence[Hashable], n_folds: int, seed: int = 0) -> It
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
-def held_out_error(
+@dataclass(frozen=True)
+class HeldOut:
+    """Networks, each predicted by a model that was fitted without it.
+
+    Attributes:
+        actual_ms: ``(n,)`` measured latencies.
+        mean_ms: ``(n,)`` predicted ones.
+        half_width_ms: ``(n,)`` half-widths of the intervals that are said to hold 90 % of them.
+    """
+
+    actual_ms: FloatArray
+    mean_ms: FloatArray
+    half_width_ms: FloatArray
+
+
+def held_out(
     fit: Callable[[Sequence[MeasuredNetwork]], NetworkPredictor],
     networks: Sequence[MeasuredNetwork],
     n_folds: int = 10,
     seed: int = 0,
-) -> dict[str, float]:
-    """Scores of networks that the fit did not see: each fold is predicted by a model fitted on the others.
+) -> HeldOut | None:
+    """Predict networks that the fit did not see: each fold by a model fitted on the others.
 
     Args:
         fit: makes a predictor from measured networks, as ``LatencyModel.recalibrate`` does.
@@ -114,18 +130,28 @@ def held_out_error(
         seed: decides the folds.
 
     Returns:
-        As :func:`scores`; empty where there are no two different networks to split.
+        None where there are no two different networks to split.
     """
     layers = [shapes for shapes, _ in networks]
     if len(set(layers)) < 2:
-        return {}
-    actual_ms = np.array([latency_ms for _, latency_ms in networks])
+        return None
     mean_ms, half_width_ms = np.empty(len(networks)), np.empty(len(networks))
     for train, test in grouped_folds(layers, n_folds, seed):
         predictor = fit([networks[row] for row in train])
         mean_ms[test], std_ms = predictor.predict_networks([layers[row] for row in test])
         half_width_ms[test] = predictor.interval_factor(0.9) * std_ms
-    return scores(actual_ms, mean_ms, half_width_ms)
+    return HeldOut(np.array([latency_ms for _, latency_ms in networks]), mean_ms, half_width_ms)
+
+
+def held_out_error(
+    fit: Callable[[Sequence[MeasuredNetwork]], NetworkPredictor],
+    networks: Sequence[MeasuredNetwork],
+    n_folds: int = 10,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores of :func:`held_out` predictions, as :func:`scores`; empty where nothing can be held out."""
+    found = held_out(fit, networks, n_folds, seed)
+    return {} if found is None else scores(found.actual_ms, found.mean_ms, found.half_width_ms)
 
 
 def _relative_error(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> FloatArray:

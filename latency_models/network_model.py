@@ -229,12 +229,17 @@ class LatencyModel:
     def _calibrate(self) -> Calibration:
         if not self.networks:
             return fit_calibration(None, np.empty(0))
+        terms, order = self.terms([shapes for shapes, _ in self.networks])
+        latency_ms = np.array([latency_ms for _, latency_ms in self.networks])
+        return fit_calibration(terms, latency_ms[order])
+
+    def terms(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[NetworkTerms, IntArray]:
+        """What the latency of networks is linear in, family by family, and the row numbers they came from."""
         order, parts = [], []
-        for rows, shapes in _families([shapes for shapes, _ in self.networks]):
+        for rows, shapes in _families(networks):
             parts.append(self._terms(shapes.templates, shapes.in_channels, shapes.out_channels))
             order.append(rows)
-        latency_ms = np.array([latency_ms for _, latency_ms in self.networks])
-        return fit_calibration(concatenate(parts), latency_ms[np.concatenate(order)])
+        return concatenate(parts), np.concatenate(order)
 
     def _terms(self, layers: tuple[LayerShape, ...], in_channels: IntArray, out_channels: IntArray) -> NetworkTerms:
         columns = rows_by_template(layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -52,17 +53,47 @@ def list_devices(session: Session, as_json: bool) -> None:
 
 @device.command()
 @name_argument
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the newest model's staircase and its predicted against measured networks, as PNG.",
+)
 @as_json_option
 @click.pass_obj
-def show(session: Session, name: str, as_json: bool) -> None:
-    """Print what is known of a device."""
+def show(session: Session, name: str, picture: Path | None, as_json: bool) -> None:
+    """Print what is known of a device, and how good its latency models are."""
+    from hwprune.experiments.known_models import known_models
+
     found = session.home.devices.get(name)
+    known = known_models(session.home, found)
     facts = {**found.model_dump(mode="json"), "fingerprint": found.fingerprint if found.description else None}
+    if picture is not None:
+        from hwprune.reports.device import draw_model
+
+        if not known:
+            raise click.UsageError(f"{name} has no latency model to draw: run 'hwprune device profile {name}' first")
+        draw_model(known[0].model, f"{name}: {known[0].path.name}", picture)
     if as_json:
-        emit_json(facts)
-    else:
-        description = facts.pop("description")
-        emit_facts({**facts, **description})
+        emit_json({**facts, "models": [each.summary() for each in known]})
+        return
+    description = facts.pop("description")
+    emit_facts({**facts, **description})
+    if known:
+        emit("")
+        emit_table([_model_row(each.summary()) for each in known])
+
+
+def _model_row(card: dict[str, Any]) -> dict[str, object]:
+    """A latency model's line."""
+    scores = card["scores"]["networks"]
+    return {
+        "latency model": Path(card["file"]).stem,
+        "kernels": card["kernels"],
+        "networks": card["networks"],
+        "held-out error %": scores.get("mape"),
+        "within 5 %": scores.get("within_5"),
+        "rank correlation": scores.get("spearman"),
+    }
 
 
 @device.command()

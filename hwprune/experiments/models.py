@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,11 @@ def parse_shape(text: str) -> InputShape:
 
 def _exported(path: Path) -> tuple[nn.Module, InputShape]:
     """Module and image shape of a file of ``torch.export.save``."""
+    if not zipfile.is_zipfile(path):  # which torch would tell in 20 lines
+        raise ConfigError(f"{path} cannot be read as an exported program: write it with torch.export.save")
     try:
         program = torch.export.load(path)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(f"{path} cannot be read as an exported program ({_line(error)})") from error
     inputs: Sequence[Any] = [value for value in program.example_inputs[0]] if program.example_inputs else []
     if len(inputs) != 1 or not isinstance(inputs[0], torch.Tensor) or inputs[0].dim() != 4:

@@ -109,7 +109,7 @@ class Timer:
             job.error = str(failure)
             return
         run_ms = max(float(times_ms.sum(axis=1).min()), 1e-3)
-        job.runs = int(np.clip(np.ceil(BLOCK_MS / run_ms), 3, RUNS_MAX))
+        job.runs = int(np.clip(np.ceil(BLOCK_MS / run_ms), 1, RUNS_MAX))
 
     def _add_blocks(self, jobs: Sequence[_Runs], known_ms: float | None) -> None:
         """A sitting's blocks, in turns; those that other programs may have slowed are not kept."""
