@@ -125,6 +125,7 @@ def remove(session: Session, name: str) -> None:
 @device.command()
 @name_argument
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
+@click.option("--network", metavar="MODEL", help="Network to profile for, as 'hwprune scan' takes it.")
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
@@ -139,23 +140,34 @@ def profile(
     session: Session,
     name: str,
     problem_path: Path | None,
+    network: str | None,
     minutes: float,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure kernels and a few networks on a device, fit its latency model and print the model's error.
 
-    With a problem, the kernels of its network are measured; without one, those of common shapes.
+    With a problem, the kernels of its network are measured; without one, those of --network or of common shapes.
     """
     from hwprune.config import load_problem
 
     if overrides and problem_path is None:
         raise click.UsageError("--set overrides keys of a problem: name one")
+    if network is not None and problem_path is not None:
+        raise click.UsageError("a problem names its network: drop --network")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
+    from hwprune.experiments.profile import COMMON_NETWORK
     from hwprune.experiments.profile import profile as run_profile
     from hwprune.experiments.profiler import Effort
 
-    report = run_profile(session.home, name, problem, effort=Effort(minutes=minutes), console=session.console)
+    report = run_profile(
+        session.home,
+        name,
+        problem,
+        network=network or COMMON_NETWORK,
+        effort=Effort(minutes=minutes),
+        console=session.console,
+    )
     if as_json:
         emit_json(asdict(report))
     else:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
@@ -19,6 +23,10 @@ from hwprune.experiments.workbench import Workbench
 from hwprune.records import Evaluation
 from latency_models.errors import LatencyModelError
 from latency_models.network_model import LatencyModel
+from latency_models.shapes import NetworkShapes
+
+#: Networks whose intervals are looked at for drift, and how many of them outside tell it: by chance in 1 of 200 cases.
+DRIFT_WINDOW, DRIFT_OUTSIDE = 8, 4
 
 #: Networks that one generation measures whole, and a search altogether.
 REFINE_EACH, REFINE_MAX = 2, 20
@@ -70,13 +78,16 @@ class Calibrator:
 
     Attributes:
         model: the model as it stands.
+        has_drifted: more of the last networks lay outside their 90 % intervals than chance explains.
     """
 
     def __init__(self, session: DeviceSession | None, bench: Workbench, model: LatencyModel) -> None:
         self._session = session
         self._bench = bench
         self._measured: set[str] = set()
+        self._outside: deque[bool] = deque(maxlen=DRIFT_WINDOW)
         self.model = model
+        self.has_drifted = False
 
     def measure(self, front: Sequence[Evaluation]) -> dict[str, Any]:
         """Measure the members of ``front`` whose prediction is least sure (a ``Refiner`` of the search)."""
@@ -101,4 +112,19 @@ class Calibrator:
             return
         shapes = self._bench.arithmetic([network["widths"] for network in trusted])
         rows = [(shapes.row(index), network["latency_ms"]) for index, network in enumerate(trusted)]
+        self._look_for_drift(shapes, np.array([latency_ms for _, latency_ms in rows]))
         self.model = self.model.recalibrate([*self.model.networks, *rows])
+
+    def _look_for_drift(self, shapes: NetworkShapes, latency_ms: npt.NDArray[np.float64]) -> None:
+        """Tell once when the device and the model have parted company; the model is corrected all the same."""
+        mean_ms, std_ms = self.model.predict(shapes)
+        self._outside.extend(np.abs(latency_ms - mean_ms) > self.model.interval_factor(0.9) * std_ms)
+        if sum(self._outside) < DRIFT_OUTSIDE or self.has_drifted:
+            return
+        self.has_drifted = True
+        if self._session is not None:
+            name = self._session.device.name
+            self._session.measurer.say(
+                f"{sum(self._outside)} of the last {len(self._outside)} networks on {name} took another time than its "
+                f"latency model allows: the model is corrected by them; 'hwprune device profile {name}' makes a new one"
+            )

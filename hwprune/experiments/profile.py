@@ -15,6 +15,7 @@ from hwprune.config import Problem
 from hwprune.errors import UntrustedError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.models import open_model
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session
@@ -25,6 +26,9 @@ from latency_models.network_model import LatencyModel, describe
 
 #: Fewest networks measured whole that a model is calibrated on.
 NETWORKS_MIN = 8
+
+#: What a device is profiled for when nobody says.
+COMMON_NETWORK = "resnet_cifar,depth=20"
 
 #: Channel steps that a device may show.
 STEPS = (1, 2, 4, 8, 16)
@@ -66,9 +70,23 @@ class ProfileReport:
 
 
 def profile(
-    home: Home, device_name: str, problem: Problem | None, *, effort: Effort | None = None, console: Console
+    home: Home,
+    device_name: str,
+    problem: Problem | None = None,
+    *,
+    network: str = COMMON_NETWORK,
+    effort: Effort | None = None,
+    console: Console,
 ) -> ProfileReport:
-    """Profile a device for a problem's network (else ResNet-20 at 32x32), and remember its model and channel step.
+    """Profile a device for a network, and remember its model and channel step.
+
+    Args:
+        home: where the device and its models are kept.
+        device_name: the device.
+        problem: whose network it is profiled for.
+        network: what it is profiled for without a problem, as :func:`open_model` names it.
+        effort: when the profile is good enough.
+        console: who is told how it goes.
 
     Raises:
         DeviceError: the device is unknown, or lost.
@@ -77,8 +95,8 @@ def profile(
     from hwprune.experiments.calibration import save_model
 
     device = find(home, device_name)
-    problem = problem or common_problem()
-    bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads), with_weights=False)
+    target = CpuTarget.from_dict(device.target, device.threads)
+    bench = Workbench.open(problem, target, with_weights=False) if problem else open_model(network, target=target)
     with open_session(home, device, console) as session:
         model, report = profile_network(session, bench, console=console, effort=effort)
     path = save_model(home, device, bench, model)
@@ -96,13 +114,6 @@ def remember_steps(home: Home, device: Device, model: LatencyModel, step: int) -
     device = device.model_copy(update={"channel_step": step, "channel_steps": others})
     home.devices.add(device)
     return device
-
-
-def common_problem() -> Problem:
-    """What a device is profiled for when nobody says: ResNet-20 on 32x32 images, of which only the shape counts."""
-    return Problem.model_validate(
-        {"network": {"name": "resnet_cifar", "depth": 20}, "data": {"name": "digits", "size": 32, "channels": 3}}
-    )
 
 
 def profile_network(
