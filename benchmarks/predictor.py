@@ -82,7 +82,7 @@ def main() -> None:
             path.write_text(json.dumps(records))
 
         figures[family] = judge(family, record, measure_family(home, family, count, effort, record, keep))
-    print_result(summary(figures))
+    print_result({"benchmark": "predictor", **summary(figures)})
 
 
 def measure_family(

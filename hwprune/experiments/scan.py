@@ -23,6 +23,7 @@ from hwprune.objectives.macs import layer_macs
 from hwprune.records import Measurement
 from latency_models.features import macs, widths
 from latency_models.network_model import LatencyModel, describe
+from latency_models.process_memory import fit_process_memory
 from latency_models.shapes import LayerShape
 
 IntArray = npt.NDArray[np.int64]
@@ -88,6 +89,9 @@ class WidthRow:
         high_ms: upper end.
         macs_share: multiply-adds, as a share of the dense network's.
         measured: whether the latency was measured.
+        planned_memory_bytes: packed weights and arena.
+        process_peak_bytes: most memory of a process that runs it, predicted from that; None where the device does not
+            tell such things.
     """
 
     share: float
@@ -96,6 +100,8 @@ class WidthRow:
     high_ms: float
     macs_share: float
     measured: bool
+    planned_memory_bytes: int
+    process_peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -260,15 +266,31 @@ def width_rows(
     mean_ms, std_ms = model.predict(bench.arithmetic(kept))
     half_ms = model.interval_factor(0.9) * std_ms
     found = session.measure_candidates(bench, [bench.plan(row) for row in kept])
-    rows = [WidthRow(1.0, dense.latency_ms, *dense.interval_ms, 1.0, True)]
+    planned = bench.memory(np.vstack([sizes, kept]))
+    peaks = _peaks(session, planned)
+    rows = [WidthRow(1.0, dense.latency_ms, *dense.interval_ms, 1.0, True, int(planned[0]), peaks[0])]
     for number, (share, each) in enumerate(zip(SHARES, found, strict=True)):
         ratio = float(work[number + 1] / work[0])
         if is_trusted(each):
-            rows.append(WidthRow(share, each.latency_ms, *each.interval_ms, ratio, True))
+            latency_ms, (low_ms, high_ms) = each.latency_ms, each.interval_ms
         else:
-            mean, half = float(mean_ms[number]), float(half_ms[number])
-            rows.append(WidthRow(share, mean, max(0.0, mean - half), mean + half, ratio, False))
+            latency_ms, half = float(mean_ms[number]), float(half_ms[number])
+            low_ms, high_ms = max(0.0, latency_ms - half), latency_ms + half
+        memory = int(planned[number + 1]), peaks[number + 1]
+        rows.append(WidthRow(share, latency_ms, low_ms, high_ms, ratio, is_trusted(each), *memory))
     return tuple(rows)
+
+
+def _peaks(session: DeviceSession, planned: npt.NDArray[np.float64]) -> list[int | None]:
+    """High-water marks of processes, by those that were measured on the device."""
+    measured = [
+        (each.planned_memory_bytes, each.process_peak_bytes)
+        for each in session.measurer.store.measurements(device=session.device.name)
+        if each.error is None and each.planned_memory_bytes is not None and each.process_peak_bytes is not None
+    ]
+    if not measured:
+        return [None] * len(planned)
+    return [int(peak) for peak in fit_process_memory(*zip(*measured, strict=True)).predict(planned)]
 
 
 def judge(dense: Measurement, layers: tuple[LayerTime, ...], rows: tuple[WidthRow, ...]) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Timer:
             self._measurer.wait_until_ready()
             self._add_blocks(pending, known)
             level_ms = reference_level_ms([frame for job in jobs for frame in job.frames])
-        doubt = clock_doubt(known / level_ms) if known and level_ms == level_ms else 0.0
+        doubt = clock_doubt(known / level_ms) if known and math.isfinite(level_ms) else 0.0
         if doubt > LIMITS["B"]:
             return [None] * len(jobs)
         ratio = known / level_ms if known else 1.0

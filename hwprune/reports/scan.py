@@ -51,6 +51,8 @@ def width_table(report: ScanReport) -> list[dict[str, object]]:
             "high": row.high_ms,
             "time %": 100 * row.latency_ms / report.latency_ms,
             "macs %": 100 * row.macs_share,
+            "planned KiB": row.planned_memory_bytes / 1024,
+            "process KiB": None if row.process_peak_bytes is None else row.process_peak_bytes / 1024,
             "by": "measured" if row.measured else "predicted",
         }
         for row in report.widths

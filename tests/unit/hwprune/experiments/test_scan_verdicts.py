@@ -16,7 +16,9 @@ def measurement(latency_ms, trust="A"):
 
 def rows(*latencies_ms):
     shares = (1.0, 0.75, 0.5, 0.25)
-    return tuple(WidthRow(share, ms, ms, ms, share**2, True) for share, ms in zip(shares, latencies_ms, strict=True))
+    return tuple(
+        WidthRow(share, ms, ms, ms, share**2, True, 1024, None) for share, ms in zip(shares, latencies_ms, strict=True)
+    )
 
 
 OWN = LayerTime("conv2d 3x3 at 32x32, 16 -> 16", 0.8, 0.8, 2_000_000, False)
