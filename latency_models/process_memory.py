@@ -1,7 +1,7 @@
-"""A process's most memory from what its network plans: what the runner itself takes, and how much of the plan is touched.
+"""A process's most memory from what its network plans: what the runner takes, and how much of the plan is touched.
 
-Planned memory (packed weights and arena) is exact arithmetic; the high-water mark of a process adds the interpreter, the
-library's code and the loader's habits, which are the device's own. Networks that were measured there tell them.
+Planned memory (packed weights and arena) is exact arithmetic; the high-water mark of a process adds the interpreter,
+the library's code and the loader's habits, which are the device's own. Networks that were measured there tell them.
 """
 
 from __future__ import annotations
