@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hwprune.errors import UntrustedError
 from hwprune.measurement.timelines import Timer, open_timer
 from hwprune.records import Measurement
-from latency_models.evaluation import MeasuredNetwork
+from latency_models.evaluation import MeasuredNetwork, held_out_error
 from latency_models.kernel_table import KernelTable, KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.sampling import next_networks, next_shapes, plan_profile, ranges_of
@@ -79,6 +79,7 @@ class Profiler:
     networks: list[MeasuredNetwork] = field(init=False, default_factory=list)
     kernels: int = field(init=False, default=0)
     _reasons: set[str] = field(init=False, default_factory=set)
+    _fitted: tuple[tuple[int, int], LatencyModel] | None = field(init=False, default=None)
 
     def run(self, console: Console) -> LatencyModel:
         """Measure until it is good enough.
@@ -97,14 +98,15 @@ class Profiler:
                         self._until_good(self._rounds_inside(timer, timeline.calls, steps), steps, end)
             if not self.rows:
                 self._until_good(self._rounds_alone(steps), steps, end)
-        return self._model("auto")
+        return self._fit("auto")
 
     def _until_good(self, rounds: Iterator[None], steps: Steps, end: float) -> None:
         """Go through rounds of measuring until the held-out error, the count or the time says that it is enough."""
         good, started = 0, time.perf_counter()
         for _ in rounds:
             now = time.perf_counter()
-            held_out = self._model().scores["networks"] if self.rows else {}
+            model = self._model() if self.rows else None
+            held_out = held_out_error(model.recalibrate, model.networks) if model is not None else {}
             if held_out:
                 steps.advance(0, f"held-out error {held_out['mape']:.1f} %")
             good = good + 1 if held_out.get("mape", np.inf) <= self.effort.error else 0
@@ -112,7 +114,14 @@ class Profiler:
                 break
             started = time.perf_counter()
 
-    def _model(self, regressor: str = "forest") -> LatencyModel:
+    def _model(self) -> LatencyModel:
+        """The model of what has been measured so far, fitted once for it."""
+        measured = len(self.rows), len(self.networks)
+        if self._fitted is None or self._fitted[0] != measured:
+            self._fitted = measured, self._fit("forest")
+        return self._fitted[1]
+
+    def _fit(self, regressor: str) -> LatencyModel:
         if not self.rows:
             raise UntrustedError(
                 f"no kernel could be measured with trust on {self.session.device.name} "
