@@ -28,7 +28,7 @@ from latency_models.shapes import LayerShape
 #: Prior standard deviation of the factor on the sum of kernels, around 1.
 _FACTOR_STD = 0.3
 #: Candidates for the share of the latency that a physical term may explain.
-_TERM_SHARES = (0.01, 0.03, 0.1, 0.3)
+_TERM_SHARES = (0.002, 0.01, 0.03, 0.1, 0.3)
 #: Candidates for how much a single template may deviate from the common factor.
 TEMPLATE_STDS = (0.0, 0.02, 0.06)
 #: Candidates for the relative noise of a whole measurement.

@@ -23,8 +23,8 @@ from latency_models.kernel_table import KernelTime
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Blocks of each network in a sitting, their length, and the most sittings until enough of them were undisturbed.
-BLOCKS, BLOCK_MS, SITTINGS = 12, 3.0, 5
+#: Blocks of each network that are added at a time, and their length; and how long to add until enough are undisturbed.
+BLOCKS, BLOCK_MS, PATIENCE_S = 12, 3.0, 30.0
 #: Networks whose blocks take turns.
 NETWORKS_A_SITTING = 8
 #: Share of the kept runs, the fastest by their total, whose calls are averaged: sums of kernels are then networks.
@@ -89,9 +89,10 @@ class Timer:
             self._measurer.device.fingerprint, self._timeline.artifact.schedule_version
         )
         level_ms = float("nan")
-        for _ in range(SITTINGS):
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             pending = [job for job in jobs if job.error is None and not job.kept(level_ms)]
-            if not pending:
+            if not pending or time.monotonic() > deadline:
                 break
             self._measurer.wait_until_ready()
             self._add_blocks(pending, known)
