@@ -86,6 +86,8 @@ class Calibrator:
         self._bench = bench
         self._measured: set[str] = set()
         self._outside: deque[bool] = deque(maxlen=DRIFT_WINDOW)
+        # Corrected by networks that do not fit it, a model widens its intervals until all fit.
+        self._profiled = model
         self.model = model
         self.has_drifted = False
 
@@ -117,8 +119,8 @@ class Calibrator:
 
     def _look_for_drift(self, shapes: NetworkShapes, latency_ms: npt.NDArray[np.float64]) -> None:
         """Tell once when the device and the model have parted company; the model is corrected all the same."""
-        mean_ms, std_ms = self.model.predict(shapes)
-        self._outside.extend(np.abs(latency_ms - mean_ms) > self.model.interval_factor(0.9) * std_ms)
+        mean_ms, std_ms = self._profiled.predict(shapes)
+        self._outside.extend(np.abs(latency_ms - mean_ms) > self._profiled.interval_factor(0.9) * std_ms)
         if sum(self._outside) < DRIFT_OUTSIDE or self.has_drifted:
             return
         self.has_drifted = True
