@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from hwprune.reports.picture import ACCENT, DARK, LIGHT, STYLE
-
-if TYPE_CHECKING:
-    from hwprune.experiments.scan import GroupCurve, LayerTime, ScanReport
+from hwprune.scanned import GroupCurve, LayerTime, ScanReport
 
 #: Groups whose curves are drawn, and layers that are named in the table.
 CURVES, LAYERS = 6, 12

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from hwprune.experiments.scan import GroupCurve, LayerTime, ScanReport, WidthRow, judge, picture_path
+from hwprune.experiments.scan import judge, picture_path
 from hwprune.records import Conditions, Measurement
 from hwprune.reports.scan import LAYERS, draw_scan, group_table, layer_table, width_table
+from hwprune.scanned import GroupCurve, LayerTime, ScanReport, WidthRow
 
 
 def measurement(latency_ms, trust="A"):
