@@ -1,23 +1,27 @@
 """The host's end of the wire: one agent, its verbs as methods, and a time limit on everything.
 
 Two threads of the client's own read and write, so that no agent, however stuck, can hold the caller longer than a
-call's deadline. After an ``AgentLost`` or ``AgentTimeout`` the connection is over.
+call's deadline. After an ``AgentLost`` or ``AgentTimeout`` the connection is over. Whatever an agent answers, and
+however much, the caller gets a checked result or an ``AgentError``.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
+import getpass
+import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from device_agents import protocol
+from device_agents import protocol, replies
 from device_agents.errors import (
     AgentError,
     AgentLost,
@@ -28,7 +32,10 @@ from device_agents.errors import (
     RequestRefused,
     RunFailed,
 )
+from device_agents.results import Block, Loaded, SelfTest, TimingRequest, TimingResult, timing_result
 from device_agents.transport import Transport
+
+__all__ = ["AgentClient", "Block", "Loaded", "SelfTest", "TimingRequest", "TimingResult"]
 
 ERRORS: dict[str, type[AgentError]] = {
     "busy": DeviceBusy,
@@ -42,86 +49,11 @@ ERRORS: dict[str, type[AgentError]] = {
 #: Called with the blocks that are done and their total.
 Progress = Callable[[int, int], None]
 
+#: An agent's folder may hold so much, unless the host says otherwise.
+FOLDER_BYTES_MAX = 1 << 30
 
-@dataclass(frozen=True)
-class SelfTest:
-    """A known input and output, as the bytes of contiguous float32.
-
-    Attributes:
-        input_bytes: all inputs, one behind the other.
-        expected_bytes: all outputs, one behind the other.
-        rtol: largest difference, as a share of the largest expected value.
-    """
-
-    input_bytes: bytes
-    expected_bytes: bytes
-    rtol: float = 1e-4
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A library in its process on the device.
-
-    Attributes:
-        handle: its number, until it is unloaded.
-        description: what the library says of itself.
-        load_ms: opening it and its first run.
-        process_peak_bytes: peak memory of the process after a few runs; None where the system does not tell.
-        process_delta_bytes: that minus the same process without a library.
-    """
-
-    handle: int
-    description: dict[str, Any]
-    load_ms: float
-    process_peak_bytes: int | None
-    process_delta_bytes: int | None
-
-
-@dataclass(frozen=True)
-class TimingRequest:
-    """What to time: a network, a resident network at some widths, or one kernel of a pack.
-
-    Attributes:
-        handle: the loaded library.
-        index: the kernel's number in its pack; None for a network.
-        numbers: the kernel's integer arguments, or what stands for the widths of a resident network.
-    """
-
-    handle: int
-    index: int | None = None
-    numbers: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Block:
-    """Calls without a pause, and how fast the reference kernel was on either side.
-
-    Attributes:
-        values_ms: (calls,) times; each the mean of a batch where one call is too short for the clock.
-        reference_before_ms: fastest of a few calls of the reference kernel just before.
-        reference_after_ms: the same just after.
-    """
-
-    values_ms: tuple[float, ...]
-    reference_before_ms: float
-    reference_after_ms: float
-
-
-@dataclass(frozen=True)
-class TimingResult:
-    """Raw values of one request.
-
-    Attributes:
-        blocks: in the order of the rounds; fewer than asked for where the time limit or a failure came before.
-        warmup_calls: calls before the first block.
-        overhead_ms: what a call of an empty function takes in the same loop; contained in every value.
-        error: why there are no (more) blocks, or None.
-    """
-
-    blocks: tuple[Block, ...]
-    warmup_calls: int
-    overhead_ms: float
-    error: str | None
+#: Messages that may wait to be looked at; an agent that sends more has to wait itself.
+WAITING_MAX = 1000
 
 
 class AgentClient:
@@ -131,16 +63,28 @@ class AgentClient:
 
     Args:
         transport: the way to the agent.
+        holder: who is named to others that want the device meanwhile; this process if None.
+        folder_bytes_max: libraries beyond this are dropped from the agent's folder, those unused for the longest first.
         idle_s: the agent ends itself when it hears nothing for so long.
         silence_s: an agent without a sign of life for so long counts as stuck.
         margin_s: what a call may take beyond the time that its own arguments allow.
+
+    Attributes:
+        warnings: what the agent says against measuring on this device.
 
     Raises:
         AgentError: the agent cannot be started, is busy for another host, or speaks another protocol.
     """
 
     def __init__(
-        self, transport: Transport, *, idle_s: float = 3600.0, silence_s: float = 20.0, margin_s: float = 20.0
+        self,
+        transport: Transport,
+        *,
+        holder: str | None = None,
+        folder_bytes_max: int = FOLDER_BYTES_MAX,
+        idle_s: float = 3600.0,
+        silence_s: float = 20.0,
+        margin_s: float = 20.0,
     ) -> None:
         self._transport = transport
         self._silence_s = silence_s
@@ -149,7 +93,7 @@ class AgentClient:
         self._next_id = 0
         self._failure: AgentError | None = None
         self._closed = False
-        self._received: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._received: queue.Queue[dict[str, Any] | AgentError] = queue.Queue(WAITING_MAX)
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         reader, writer = transport.start()
         self._threads = [
@@ -159,15 +103,23 @@ class AgentClient:
         for thread in self._threads:
             thread.start()
         try:
-            hello = self._call("hello", self._margin_s, version=protocol.PROTOCOL_VERSION, idle_s=float(idle_s))
-            if hello.get("version") != protocol.PROTOCOL_VERSION:
+            hello = self._call(
+                "hello",
+                self._margin_s,
+                version=protocol.PROTOCOL_VERSION,
+                idle_s=float(idle_s),
+                folder_bytes_max=folder_bytes_max,
+                who=holder_name() if holder is None else holder[: protocol.NAME_CHARACTERS_MAX],
+            )
+            if hello["version"] != protocol.PROTOCOL_VERSION:
                 raise ProtocolMismatch(
-                    f"the agent speaks version {hello.get('version')} of the protocol, the host "
+                    f"the agent speaks version {hello['version']} of the protocol, the host "
                     f"{protocol.PROTOCOL_VERSION}: start the agent of this version"
                 )
         except BaseException:
             self._end()
             raise
+        self.warnings: tuple[str, ...] = tuple(hello["warnings"])
         self._on_device: set[str] = set(hello["libraries"])
 
     def __enter__(self) -> Self:
@@ -187,14 +139,38 @@ class AgentClient:
         return self._call("state", self._margin_s)
 
     def put(self, path: Path, sha256: str) -> None:
-        """Bring a library to the device, unless it is there.
+        """Bring a library to the device, unless it is there; where that fails, once more after making room.
 
         Raises:
             AgentError: it cannot be written there.
         """
-        if sha256 not in self._on_device:
-            self._transport.put(f"{protocol.digest(sha256)}.so", path)
-            self._on_device.add(sha256)
+        if sha256 in self._on_device:
+            return
+        name = f"{protocol.digest(sha256)}.so"
+        try:
+            self._transport.put(name, path)
+        except AgentTimeout:
+            raise
+        except AgentError:
+            if not self._has_made_room():
+                raise
+            self._transport.put(name, path)
+        self._on_device.add(sha256)
+
+    def clean(self) -> int:
+        """Remove the agent's files that are not in use from its folder.
+
+        Returns:
+            Bytes that were freed.
+        """
+        answer = self._call("clean", self._margin_s)
+        self._on_device = set(answer["libraries"])
+        return int(answer["freed_bytes"])
+
+    def _has_made_room(self) -> bool:
+        with contextlib.suppress(AgentError):
+            return self.clean() > 0
+        return False
 
     def load(
         self, sha256: str, *, cores: Sequence[int] = (), self_test: SelfTest | None = None, timeout_s: float = 30.0
@@ -286,6 +262,8 @@ class AgentClient:
             max_s=float(max_s),
             timeout_s=float(timeout_s),
         )
+        if len(answer["results"]) != len(jobs):
+            raise self._fail(AgentLost(f"measure: {len(answer['results'])} results for {len(jobs)} requests"))
         return [timing_result(result) for result in answer["results"]]
 
     def run(self, handle: int, input_bytes: bytes, *, timeout_s: float = 30.0) -> bytes:
@@ -297,7 +275,8 @@ class AgentClient:
         answer = self._call(
             "run", timeout_s + self._margin_s, handle=handle, input=pack(input_bytes), timeout_s=float(timeout_s)
         )
-        return base64.b64decode(answer["output"])
+        output: bytes = answer["output"]
+        return output
 
     def unload(self, handle: int) -> None:
         """End a library's process."""
@@ -319,32 +298,44 @@ class AgentClient:
                 raise self._failure or AgentLost("the connection to the agent is closed")
             self._next_id += 1
             request = {"id": self._next_id, "verb": verb, "deadline_s": deadline_s, "arguments": arguments}
-            self._outgoing.put(protocol.encode(request))
+            self._outgoing.put(_line(verb, request))
             try:
-                reply = self._wait(verb, time.monotonic() + deadline_s, on_progress)
-            except AgentError as error:
-                raise self._fail(error) from error.__cause__
-        if "error" in reply:
-            raise ERRORS.get(reply["error"]["kind"], AgentError)(f"{verb}: {reply['error']['message']}")
-        result: dict[str, Any] = reply["result"]
+                result, error = self._wait(verb, time.monotonic() + deadline_s, on_progress)
+            except AgentError as failure:
+                raise self._fail(failure) from failure.__cause__
+        if error is not None:
+            raise ERRORS.get(error["kind"], AgentError)(f"{verb}: {error['message']}")
+        assert result is not None
         return result
 
-    def _wait(self, verb: str, deadline: float, on_progress: Progress | None) -> dict[str, Any]:
+    def _wait(
+        self, verb: str, deadline: float, on_progress: Progress | None
+    ) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+        """Result and error of the reply to the last request, one of which is None."""
+        heard = time.monotonic()
         while True:
-            patience_s = min(self._silence_s, deadline - time.monotonic())
+            is_last_chance = deadline <= heard + self._silence_s
+            patience_s = min(heard + self._silence_s, deadline) - time.monotonic()
             try:
-                message = self._received.get(timeout=max(0.0, patience_s))
+                if patience_s <= 0:
+                    raise queue.Empty
+                message = self._received.get(timeout=patience_s)
             except queue.Empty:
-                what = "late with its reply" if time.monotonic() >= deadline else f"silent for {self._silence_s:g} s"
+                what = "late with its reply" if is_last_chance else f"silent for {self._silence_s:g} s"
                 raise AgentTimeout(f"{verb}: the agent is {what}; the connection is closed") from None
-            if message is None:
-                raise AgentLost(f"{verb}: the agent ended or the way to it broke; connect again")
+            if isinstance(message, AgentError):
+                raise type(message)(f"{verb}: {message}")
             if message.get("id") != self._next_id:
-                continue  # a sign of life that crossed the reply before
-            if "event" not in message:
-                return message
-            if message["event"] == "progress" and on_progress is not None:
-                on_progress(message["done"], message["total"])
+                continue  # what crossed the reply before
+            heard = time.monotonic()
+            try:
+                if "event" not in message:
+                    return replies.outcome(verb, message)
+                told = replies.progress(message)
+            except protocol.BadRequest as error:
+                raise AgentLost(f"{verb}: the agent answers what it may not ({error}); connect again") from error
+            if told is not None and on_progress is not None:
+                on_progress(*told)
 
     def _fail(self, error: AgentError) -> AgentError:
         """End a broken connection; the error with the last words of the agent."""
@@ -361,36 +352,69 @@ class AgentClient:
         return last_words
 
     def _read(self, reader: BinaryIO) -> None:
-        """Pass on what the agent writes, line by line; None at its end."""
+        """Pass on what the agent writes, line by line, and how it ended."""
+        end = AgentLost("the agent ended or the way to it broke; connect again")
         try:
             with reader:
-                for line in reader:
-                    self._received.put(protocol.decode(line))
+                while line := reader.readline(protocol.LINE_BYTES_MAX + 1):
+                    if len(line) > protocol.LINE_BYTES_MAX:
+                        end = AgentLost(f"the agent sent a line of more than {protocol.LINE_BYTES_MAX} bytes")
+                        break
+                    self._pass_on(protocol.decode(line))
+        except protocol.BadRequest as error:
+            end = AgentLost(f"the agent sent garbage ({error}); connect again")
         except (OSError, ValueError):
-            pass  # a broken or garbled line is the end of the conversation
-        self._received.put(None)
+            pass  # closed while it was being read
+        self._pass_on(end)
+
+    def _pass_on(self, message: dict[str, Any] | AgentError) -> None:
+        while not self._closed:
+            with contextlib.suppress(queue.Full):
+                return self._received.put(message, timeout=0.2)
 
     def _write(self, writer: BinaryIO) -> None:
         """Send what is to go out; closing is what tells the agent to end."""
         with contextlib.suppress(OSError, ValueError), writer:
-            while (line := self._outgoing.get()) is not None:
+            while (line := self._next_line()) is not None:
                 writer.write(line)
                 writer.flush()
+
+    def _next_line(self) -> bytes | None:
+        """What is to go out next, a sign of life where there is nothing; None at the end."""
+        try:
+            return self._outgoing.get(timeout=protocol.HOST_BEAT_S)
+        except queue.Empty:
+            return protocol.HOST_ALIVE + b"\n"
+
+
+def holder_name() -> str:
+    """This process in words, for others that want the device meanwhile."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in containers
+        user = str(os.getuid())
+    since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return f"{user}@{socket.gethostname()} (process {os.getpid()}, since {since})"[: protocol.NAME_CHARACTERS_MAX]
+
+
+def _line(verb: str, request: dict[str, Any]) -> bytes:
+    """A request on the wire.
+
+    Raises:
+        RequestRefused: it is longer than the wire takes, or holds what is no number.
+    """
+    try:
+        line = protocol.encode(request)
+    except ValueError as error:
+        raise RequestRefused(f"{verb}: {error}") from error
+    if len(line) > protocol.LINE_BYTES_MAX:
+        raise RequestRefused(
+            f"{verb}: a request of {len(line)} bytes is longer than the wire takes ({protocol.LINE_BYTES_MAX}): "
+            "use a smaller batch"
+        )
+    return line
 
 
 def pack(data: bytes) -> str:
     """Bytes in their form on the wire."""
     return base64.b64encode(data).decode()
-
-
-def timing_result(raw: dict[str, Any]) -> TimingResult:
-    """A result from its form on the wire, nanoseconds a batch."""
-    blocks = tuple(
-        Block(
-            values_ms=tuple(elapsed / block["batch"] / 1e6 for elapsed in block["ns"]),
-            reference_before_ms=block["before_ns"] / 1e6,
-            reference_after_ms=block["after_ns"] / 1e6,
-        )
-        for block in raw["blocks"]
-    )
-    return TimingResult(blocks, raw["warmup_calls"], raw["overhead_ns"] / 1e6, raw["error"])

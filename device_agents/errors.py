@@ -3,7 +3,11 @@
 DeviceError
 ├── UnknownDeviceError      a device that is not in the inventory, with the nearest known name
 ├── DeviceFileError         an inventory file that cannot be used
+├── BoardUnfit              a board that cannot run the agent: no Python, no room to load libraries from
 └── AgentError              the agent cannot do what was asked of it
+├── Unreachable         no way to the board: name, network, port, timeout
+├── HostKeyMismatch     the board or a jump host is not the one that was pinned
+├── LoginRefused        the board or a jump host takes none of the keys
 ├── AgentLost           it ended, or the way to it broke
 ├── AgentTimeout        it is silent, or late
 ├── DeviceBusy          another host's agent works in the same folder
@@ -41,8 +45,24 @@ class DeviceFileError(DeviceError):
     """An inventory file that cannot be read, written or understood."""
 
 
+class BoardUnfit(DeviceError):
+    """A board that can be logged in to and cannot run the agent."""
+
+
 class AgentError(DeviceError):
     """The agent cannot do what was asked of it."""
+
+
+class Unreachable(AgentError):
+    """There is no way to the board: its name, the network, a port, or no answer in time."""
+
+
+class HostKeyMismatch(AgentError):
+    """The board or a jump host shows another host key than the pinned one; nothing was sent to it."""
+
+
+class LoginRefused(AgentError):
+    """The board or a jump host takes none of the keys that were offered."""
 
 
 class AgentLost(AgentError):

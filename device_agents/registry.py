@@ -5,7 +5,8 @@
     target: {kind: llvm, mtriple: x86_64-linux-gnu, mcpu: skylake-avx512}
     cores: [1]
 
-The file's name is the device's. What the agent said of it at registration stands there too, as ``description``.
+A board has ``transport: ssh``, and under ``ssh`` the way to it. The file's name is the device's. What the agent said of
+it at registration stands there too, as ``description``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from device_agents.errors import DeviceError, DeviceFileError, UnknownDeviceErro
 
 SUFFIX = ".yaml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+ADDRESS = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9_.+-]*@)?([A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+(%\w+)?\])(:\d{1,5})?"
+)
+HOST_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+=*")
 
 #: Facts that change what a latency means, when one of them changes.
 FINGERPRINT_FACTS = ("cpu_model", "cpu_features", "cores", "kernel", "governor", "clock_limits_mhz", "gpus")
@@ -53,6 +58,49 @@ def platform_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(platforms.__path__))
 
 
+def check_address(address: str) -> str:
+    """``address`` if it is ``[user@]host[:port]`` of harmless characters: it is put into commands of the user's own."""
+    if not ADDRESS.fullmatch(address):
+        raise ValueError("must be [user@]host[:port], with an IPv6 address in brackets")
+    return address
+
+
+def check_host_keys(keys: dict[str, str]) -> dict[str, str]:
+    """``keys`` if each is a type and its base64."""
+    for host, key in keys.items():
+        if not HOST_KEY.fullmatch(key):
+            raise ValueError(f"{host}: a host key is its type and its base64, such as 'ssh-ed25519 AAAA...'")
+    return keys
+
+
+def check_folder(folder: str) -> str:
+    """``folder`` if it is a path of its own, not the login folder or one above it."""
+    if not folder.strip("./") or ".." in folder.split("/") or "\0" in folder or "\n" in folder:
+        raise ValueError("must name a folder of the agent's own, without '..'")
+    return folder
+
+
+class SshWay(pydantic.BaseModel):
+    """The way to a board over SSH.
+
+    Attributes:
+        address: what the user typed: ``[user@]host[:port]``, where host may be an alias of ``~/.ssh/config``.
+        host_keys: the pinned key of the board and of every jump host: ``"ssh-ed25519 AAAA..."`` by the host's name as
+            in known_hosts, bare for port 22 and ``[host]:port`` for others.
+        identity: private key file to log in with; None for what the user's SSH configuration and agent offer.
+        folder: the agent's folder on the board, relative to the login folder.
+        python: the board's interpreter.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    address: Annotated[str, pydantic.AfterValidator(check_address)]
+    host_keys: Annotated[dict[str, str], pydantic.AfterValidator(check_host_keys)]
+    identity: str | None = None
+    folder: Annotated[str, pydantic.AfterValidator(check_folder)] = ".cache/hwprune"
+    python: Annotated[str, pydantic.Field(min_length=1)] = "python3"
+
+
 class Device(pydantic.BaseModel):
     """One entry of the inventory; it says, and does nothing.
 
@@ -65,20 +113,29 @@ class Device(pydantic.BaseModel):
         threads: threads of one inference.
         channel_step: multiples that widths are rounded to; None for what suits the target.
         channel_steps: the same of kinds of layers where it is another (``conv2d 3x3 at 32x32``).
+        ssh: the way to a board; None for this computer.
         description: what the agent said of the device at registration.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, pydantic.AfterValidator(check_name)]
-    transport: Literal["local"]
+    transport: Literal["local", "ssh"]
     platform: Annotated[str, pydantic.AfterValidator(check_platform)]
     target: dict[str, Any]
     cores: tuple[Annotated[pydantic.StrictInt, pydantic.Field(ge=0)], ...] = ()
     threads: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] = 1
     channel_step: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] | None = None
     channel_steps: dict[str, Annotated[pydantic.StrictInt, pydantic.Field(ge=1)]] = {}
+    ssh: SshWay | None = None
     description: dict[str, Any] = {}
+
+    @pydantic.model_validator(mode="after")
+    def check_way(self) -> Self:
+        """The way belongs to the transport that goes it."""
+        if (self.transport == "ssh") != (self.ssh is not None):
+            raise ValueError("transport 'ssh' and the key 'ssh' belong together: give both or neither")
+        return self
 
     @pydantic.model_validator(mode="after")
     def check_threads(self) -> Self:

@@ -31,6 +31,17 @@ def digest(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+#: Latencies of one device whose reference kernel took times further apart are given at different clocks.
+_SAME_CLOCK = 0.05
+
+
+def same_clock(one_ms: float | None, other_ms: float | None) -> bool:
+    """Whether numbers are given at one clock, by what a call of the reference kernel takes at it (None: not known)."""
+    if one_ms is None or other_ms is None:
+        return one_ms == other_ms
+    return abs(one_ms / other_ms - 1) <= _SAME_CLOCK
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A compiled library.

@@ -71,6 +71,18 @@ class Document:
         _refuse_repeated_keys(path, node)
         return cls(path, data, node)
 
+    def section(self, key: str) -> Document:
+        """A mapping inside the file as a document of its own, whose mistakes are told with the file's lines.
+
+        Raises:
+            ConfigError: there is no mapping under this key.
+        """
+        data = self.data[key]
+        if not isinstance(data, dict):
+            raise ConfigError(f"{self._source([key])}: {key!r} should be a mapping of keys to values, found {data!r}")
+        pairs = self._node.value
+        return Document(self.path, data, next(node for name, node in pairs if name.value == str(key)))
+
     def override(self, key: str, value: Any) -> None:
         """Set a dotted key.
 
@@ -179,7 +191,7 @@ def _explain(model: type[BaseModel], place: Sequence[int | str], errors: Sequenc
     if first["type"] == "extra_forbidden":
         return str(UnknownNameError("key", key, _candidates(key, keys(model))))
     if first["type"] == "missing":
-        return f"{key!r} is missing: add it (configs/problems/ has examples)"
+        return f"{key!r} is missing: add it (configs/ has examples)"
     if first["type"] in ("model_type", "dict_type"):
         return f"{key!r} should be a mapping of keys to values, found {first['input']!r}"
     reasons = " or ".join(

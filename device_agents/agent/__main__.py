@@ -1,17 +1,17 @@
 """The agent: answers one host's requests until its input ends, a deadline passes, or it is told to go.
 
-Started as ``python3 -I agent-xxx.pyz``; it works in the folder in which that file lies and nowhere else.
+Started as ``python3 -I agent-xxx.pyz``; it works in the folder in which that file lies and nowhere else. No clock but
+the monotonic one is asked for anything, so that a board may set its time whenever it likes.
 """
 
 from __future__ import annotations
 
 import base64
-import fcntl
+import functools
 import importlib
 import os
 import pkgutil
 import queue
-import sys
 import threading
 import time
 import traceback
@@ -20,15 +20,20 @@ from typing import IO, Any
 from device_agents import protocol
 from device_agents.agent import children, host_state, platforms
 from device_agents.agent.children import ChildFailed
-from device_agents.agent.libraries import Libraries, LibraryRefused
-from device_agents.agent.pipes import Inbox
+from device_agents.agent.folder import Folder, LibraryRefused, Taken
+from device_agents.agent.governor import Governor
+from device_agents.agent.libraries import Libraries
+from device_agents.agent.pipes import Inbox, LineTooLong
 from device_agents.agent.rounds import Measuring, Settings
 
 #: An agent that was never greeted waits no longer.
 GREETING_S = 60.0
 
-#: An earlier agent of the same folder may still be on its way out.
-LOCK_WAIT_S = 2.0
+#: Requests that wait while one is worked on; a host that keeps to the protocol sends one at a time.
+WAITING_MAX = 2
+
+#: What can be asked before hello, and without the lock.
+UNLOCKED = ("hello", "bye")
 
 
 class Refusal(Exception):  # noqa: N818
@@ -58,13 +63,28 @@ class Agent:
         self._writing = threading.Lock()
         self._request_id: int | None = None
         self._told = 0.0
-        self._libraries = Libraries(folder, bundle)
-        self._folder = folder
+        self._bundle = bundle
+        self._folder = Folder(folder, bundle)
+        self._libraries = Libraries(self._folder, bundle)
+        self._governor: Governor | None = None
+        self._is_leaving = False
+        self._root = host_state.system_root()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send one line; from any thread."""
+        """Send one line; from any thread.
+
+        Raises:
+            ValueError: it is no JSON, or too long.
+        """
+        line = protocol.encode(message)
+        if len(line) > protocol.LINE_BYTES_MAX:
+            raise ValueError(f"the answer has {len(line)} bytes, more than {protocol.LINE_BYTES_MAX}: ask for less")
         with self._writing:
-            protocol.write_all(self._channel, protocol.encode(message))
+            protocol.write_all(self._channel, line)
+
+    def refuse(self, why: str, request_id: int | None = None) -> None:
+        """Answer a line that is not worked on; from any thread."""
+        self.send({"id": request_id, "error": {"kind": "refused", "message": why}})
 
     def beat(self) -> None:
         """Give a sign of life while a request is being worked on."""
@@ -73,23 +93,32 @@ class Agent:
             self.send({"id": request_id, "event": "alive"})
 
     def serve(self, line: bytes) -> None:
-        """Answer one request; only a line that is no request at all is without an answer."""
+        """Answer one line."""
+        request_id = None
         try:
-            request = protocol.decode(line)
-            self._request_id = int(request["id"])
-            self.deadline = time.monotonic() + float(request["deadline_s"])
-        except (KeyError, TypeError, ValueError) as error:
-            print(f"not a request: {error!r}", file=sys.stderr)
-            return
+            message = protocol.decode(line)
+            if "id" in message:
+                request_id = protocol.checked(protocol.request_id, message["id"], "id")
+            request = protocol.check_request(message)
+        except protocol.BadRequest as error:
+            return self.refuse(str(error), request_id)
+        self.deadline = time.monotonic() + request.deadline_s
+        self._request_id = request.id
         reply = self._reply(request)
-        reply_id, self._request_id = self._request_id, None
+        self._request_id = None
         self.deadline = time.monotonic() + self._idle_s
-        self.send(dict(reply, id=reply_id))
-
-    def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            arguments = protocol.check_request(request)
-            return {"result": getattr(self, "do_" + request["verb"])(**arguments)}
+            self.send(dict(reply, id=request.id))
+        except ValueError as error:
+            self.refuse(str(error), request.id)
+        if self._is_leaving:
+            leave()
+
+    def _reply(self, request: protocol.Request) -> dict[str, Any]:
+        try:
+            if self._governor is None and request.verb not in UNLOCKED:
+                raise Refusal("refused", f"{request.verb}: say hello first")
+            return {"result": getattr(self, "do_" + request.verb)(**request.arguments)}
         except protocol.BadRequest as error:
             kind, message = "refused", str(error)
         except Refusal as error:
@@ -102,28 +131,48 @@ class Agent:
             kind, message = "internal", repr(error)
         return {"error": {"kind": kind, "message": message}}
 
-    def do_hello(self, version: int, idle_s: float) -> dict[str, Any]:
-        """Agree on the protocol, and keep every other host out of this folder."""
+    def do_hello(self, version: int, idle_s: float, folder_bytes_max: int, who: str) -> dict[str, Any]:
+        """Agree on the protocol, keep every other host out of this folder, and have the clocks stand high."""
         if version != protocol.PROTOCOL_VERSION:
             text = "the agent speaks version {} of the protocol, the host {}"
             raise Refusal("mismatch", text.format(protocol.PROTOCOL_VERSION, version))
-        self._lock()
+        if self._governor is not None:
+            raise Refusal("refused", "hello was said before")
+        try:
+            lock = self._folder.lock(who)
+        except Taken as holder:
+            raise Refusal("busy", f"the device is used by {holder}: wait until that has ended, or end it") from None
+        except OSError as error:
+            text = "no lock in {} ({}): choose a folder on a disk of the device's own"
+            raise Refusal("refused", text.format(self._folder.path, error.strerror)) from error
+        self._governor = Governor(self._root, self._bundle, lock)
         self._idle_s = idle_s
-        return {"version": protocol.PROTOCOL_VERSION, "libraries": self._libraries.held()}
+        self._folder.bytes_max = folder_bytes_max
+        self._folder.make_room(())
+        warning = self._governor.raise_clocks()
+        return {
+            "version": protocol.PROTOCOL_VERSION,
+            "libraries": self._folder.held(),
+            "warnings": [warning] if warning else [],
+        }
+
+    @functools.cached_property
+    def _platforms(self) -> dict[str, Any]:
+        """Modules of the types that this device is of, the processor's first."""
+        names = sorted(module.name for module in pkgutil.iter_modules(platforms.__path__))
+        modules = {name: importlib.import_module(platforms.__name__ + "." + name) for name in names}
+        present = [name for name in names if modules[name].present(self._root)]
+        return {name: modules[name] for name in sorted(present, key=lambda name: name not in ("arm", "cpu"))}
 
     def do_describe(self) -> dict[str, Any]:
-        """What this device is, by the module of its type; ``platforms`` names every type that is present."""
-        modules = {name: importlib.import_module(platforms.__name__ + "." + name) for name in platform_names()}
-        present = [name for name, module in modules.items() if module.present("/")]
-        processor = "arm" if "arm" in present else "cpu"
-        description: dict[str, Any] = modules[processor].describe("/")
-        for name in present:
-            description.update(modules[name].describe("/"))
-        return dict(description, platform=processor, platforms=present)
+        """What this device is, by the modules of its types."""
+        facts = host_state.merge(module.describe(self._root) for module in self._platforms.values())
+        return dict(facts, platform=next(iter(self._platforms)), platforms=sorted(self._platforms))
 
     def do_state(self) -> dict[str, Any]:
         """What this device is doing just now."""
-        return host_state.read_state()
+        facts = host_state.merge(module.state(self._root) for module in self._platforms.values())
+        return dict(facts, disk_free_bytes=self._folder.free_bytes())
 
     def do_load(self, library: str, cores: Any, self_test: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
         """Open a library in a process of its own and test it."""
@@ -151,9 +200,14 @@ class Agent:
         self._libraries.unload(handle)
         return {}
 
+    def do_clean(self) -> dict[str, Any]:
+        """Remove every file of the agent's that is not in use."""
+        freed_bytes = self._folder.clean(self._libraries.used)
+        return {"freed_bytes": freed_bytes, "libraries": self._folder.held()}
+
     def do_bye(self) -> dict[str, Any]:
         """End, once this is answered."""
-        self._idle_s = 0.0
+        self._is_leaving = True
         return {}
 
     def _child(self, handle: int) -> children.Child:
@@ -166,23 +220,6 @@ class Agent:
         if now - self._told > 0.25 or done == total:
             self._told = now
             self.send({"id": self._request_id, "event": "progress", "done": done, "total": total})
-
-    def _lock(self) -> None:
-        # Held until the process ends, however it ends.
-        self._lock_file = open(os.path.join(self._folder, "agent.lock"), "a")  # noqa: SIM115
-        give_up = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                return fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() > give_up:
-                    raise Refusal("busy", f"another agent works in {self._folder}") from None
-                time.sleep(0.05)
-
-
-def platform_names() -> Any:
-    """Names of the device types, by their files."""
-    return sorted(module.name for module in pkgutil.iter_modules(platforms.__path__))
 
 
 def unpack(text: str) -> bytes:
@@ -197,24 +234,39 @@ def unpack(text: str) -> bytes:
         raise protocol.BadRequest(f"not base64: {error}") from error
 
 
-def listen(agent: Agent, requests: queue.Queue[bytes]) -> None:
-    """Pass on lines as they come, watch the deadline, and end the process when either is over.
+def leave() -> None:
+    """End the agent and its processes, from any thread."""
+    children.end_all()
+    os._exit(0)
 
-    It runs beside the thread that works, so that a host that is gone ends the hardest work at once.
-    """
+
+def watch(agent: Agent) -> None:
+    """End the agent at its deadline, whatever its other threads are held by."""
+    while True:
+        left_s = agent.deadline - time.monotonic()
+        if left_s <= 0:
+            leave()
+        time.sleep(min(protocol.HEARTBEAT_S, left_s))
+
+
+def listen(agent: Agent, requests: queue.Queue[bytes]) -> None:
+    """Pass on lines as they come, and end the agent when the host is gone, however hard it works just then."""
     inbox = Inbox(0)
     try:
-        while time.monotonic() < agent.deadline:
-            wait_s = min(protocol.HEARTBEAT_S, agent.deadline - time.monotonic())
+        while time.monotonic() - inbox.heard < protocol.HOST_SILENCE_S:
             try:
-                requests.put(inbox.line(max(0.0, wait_s)))
+                line = inbox.line(protocol.HEARTBEAT_S)
+                if line != protocol.HOST_ALIVE:
+                    requests.put_nowait(line)
             except TimeoutError:
                 agent.beat()
+            except LineTooLong as error:
+                agent.refuse(str(error))
+            except queue.Full:
+                agent.refuse("it came before earlier requests were answered: send one at a time")
     except (EOFError, OSError):
-        pass  # the host is gone
-    finally:
-        children.end_all()
-        os._exit(0)
+        pass
+    leave()
 
 
 def main(bundle: str) -> None:
@@ -223,9 +275,13 @@ def main(bundle: str) -> None:
     Args:
         bundle: path of the shipped file.
     """
-    folder = os.path.dirname(os.path.abspath(bundle))
-    agent = Agent(folder, os.path.abspath(bundle), protocol.take_over_stdout())
-    requests: queue.Queue[bytes] = queue.Queue()
+    bundle = os.path.abspath(bundle)
+    agent = Agent(os.path.dirname(bundle), bundle, protocol.take_over_stdout())
+    requests: queue.Queue[bytes] = queue.Queue(WAITING_MAX)
+    threading.Thread(target=watch, args=(agent,), daemon=True).start()
     threading.Thread(target=listen, args=(agent, requests), daemon=True).start()
-    while True:
-        agent.serve(requests.get())
+    try:
+        while True:
+            agent.serve(requests.get())
+    except OSError:  # the host is gone
+        leave()

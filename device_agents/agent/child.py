@@ -8,9 +8,11 @@ Its imports are few: they are part of every load.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -18,8 +20,8 @@ from io import BufferedReader
 from typing import IO, Any, cast
 
 from device_agents import protocol
-from device_agents.agent import timing
-from device_agents.agent.engine_library import Library, LibraryError
+from device_agents.agent import energy, host_state, timing
+from device_agents.agent.engine_library import Library, LibraryError, open_library
 
 PR_SET_PDEATHSIG = 1
 
@@ -37,6 +39,7 @@ class Runner:
         self._channel = channel
         self._library: Library | None = None
         self._jobs: dict[int, timing.Job] = {}
+        self._meter: energy.Meter | None = None
 
     def answer(self, message: dict[str, Any], payload: bytes = b"") -> None:
         """Send one line, and ``payload`` behind it."""
@@ -51,6 +54,13 @@ class Runner:
             raise LibraryError("no library is open")
         return self._library
 
+    @property
+    def meter(self) -> energy.Meter:
+        """What tells the energy of this library's device."""
+        if self._meter is None:
+            self._meter = self.library.meter(host_state.system_root())
+        return self._meter
+
     def peak(self, request: dict[str, Any]) -> None:
         """Tell the peak memory so far."""
         self.answer({"peak_bytes": peak_memory_bytes()})
@@ -60,10 +70,10 @@ class Runner:
         if request["cores"]:
             pin(request["cores"])
         start = time.perf_counter()
-        self._library = Library(request["path"])
+        self._library = open_library(request["path"])
         open_ms = (time.perf_counter() - start) * 1e3
-        timing.time_calls(self.library.reference, SETTLING_CALLS)
-        self.answer({"description": self.library.description, "open_ms": open_ms, "peak_bytes": peak_memory_bytes()})
+        self._library.time_calls(self._library.reference, SETTLING_CALLS, 1)
+        self.answer({"description": self._library.description, "open_ms": open_ms, **self._memory()})
 
     def run(self, request: dict[str, Any]) -> None:
         """Run the network ``calls`` times, on the payload if there is one; answer with its output."""
@@ -76,9 +86,10 @@ class Runner:
         elif size:
             sys.stdin.buffer.read(size)
             raise LibraryError(f"the input has {size} bytes, the network takes {len(library.input.view)}")
-        elapsed_ns = timing.time_calls(library.network(), request["calls"])
-        answer = {"first_ms": elapsed_ns[0] / 1e6, "peak_bytes": peak_memory_bytes()}
-        self.answer(answer, bytes(library.output.view))
+        library.upload()
+        elapsed_ns = library.time_calls(library.network(), request["calls"], 1)
+        library.download()
+        self.answer({"first_ms": elapsed_ns[0] / 1e6, **self._memory()}, bytes(library.output.view))
 
     def warm(self, request: dict[str, Any]) -> None:
         """Take over the ``jobs`` and warm each up; answer with a line for each, then ``done``."""
@@ -89,7 +100,7 @@ class Runner:
             try:
                 if time.monotonic() > deadline:
                     raise timing.CallFailed("the time limit ran out before its warm-up")
-                job = timing.Job(self._call(wanted))
+                job = timing.Job(self._call(wanted), self.library.time_calls)
                 job.warm_up(request["limit_ns"], request["calls_min"], request["block_ns_min"])
             except (LibraryError, timing.CallFailed) as error:
                 self.answer({"job": place, "error": str(error)})
@@ -98,14 +109,25 @@ class Runner:
             if job.batch not in overhead_ns:
                 empty = timing.time_calls(self.library.nothing(), OVERHEAD_VALUES, job.batch)
                 overhead_ns[job.batch] = min(empty) / job.batch
-            self.answer({"job": place, "warmup_calls": job.warmup_calls, "overhead_ns": overhead_ns[job.batch]})
+            self.answer(
+                {
+                    "job": place,
+                    "warmup_calls": job.warmup_calls,
+                    "overhead_ns": overhead_ns[job.batch],
+                    "energy_missing": self.meter.missing,
+                }
+            )
         self.answer({"done": True})
 
     def round(self, request: dict[str, Any]) -> None:
         """One block of every job in ``order``; answer with a line for each, then ``done``."""
-        for block in timing.run_round(self._jobs, request["order"], self.library.reference, request["budget_s"]):
+        reference = timing.Reference(self.library.reference, self.library.time_calls)
+        for block in timing.run_round(self._jobs, request["order"], reference, self.meter, request["budget_s"]):
             self.answer(block)
         self.answer({"done": True})
+
+    def _memory(self) -> dict[str, int | None]:
+        return {"peak_bytes": peak_memory_bytes(), "device_bytes": self.library.device_bytes()}
 
     def _call(self, wanted: dict[str, Any]) -> timing.Call:
         if self.library.is_network != (wanted["index"] is None):
@@ -160,10 +182,18 @@ def end_with_agent() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def be_expendable() -> None:
+    """Where memory runs out, have the system take this process and not the agent; leave no core file behind."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("900")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def main() -> None:
     """Answer requests until the input ends."""
     runner = Runner(protocol.take_over_stdout())
     end_with_agent()
+    be_expendable()
     gc.disable()  # a collection inside a block would be taken for latency
     requests = {"peak": runner.peak, "open": runner.open, "run": runner.run, "warm": runner.warm, "round": runner.round}
     for line in iter(sys.stdin.buffer.readline, b""):

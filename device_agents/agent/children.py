@@ -13,6 +13,9 @@ from device_agents.agent.pipes import Inbox
 #: Starts a child without ``runpy``, which would cost every load another 10 ms.
 START = "import sys; sys.path.insert(0, sys.argv[1]); from device_agents.agent import child; child.main()"
 
+#: Check for the size of what may stand behind a line.
+PAYLOAD_BYTES = protocol.integer(0, 2**31)
+
 #: Children that have not been ended; the agent ends them with itself.
 running: set[subprocess.Popen[bytes]] = set()
 
@@ -93,13 +96,13 @@ class Child:
         """
         try:
             message = protocol.decode(self._inbox.line(timeout_s))
-            payload = self._inbox.exactly(message.get("payload_bytes", 0), timeout_s)
+            payload = self._inbox.exactly(PAYLOAD_BYTES(message.get("payload_bytes", 0)), timeout_s)
         except EOFError as error:
             raise self._ended() from error
         except TimeoutError as error:
-            self.end()
-            self.failure = f"its process did not answer within {timeout_s:g} s and was ended"
-            raise ChildFailed(self.failure) from error
+            raise self._given_up(f"did not answer within {timeout_s:g} s") from error
+        except protocol.BadRequest as error:
+            raise self._given_up(f"wrote into the agent's wire ({error})") from error
         if "error" in message and "job" not in message:
             raise ChildFailed(message["error"])
         return message, payload
@@ -125,10 +128,27 @@ class Child:
         except subprocess.TimeoutExpired:
             self.failure = "its process closed its output"
         else:
-            how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-            self.failure = f"its process {how}"
+            self.failure = f"its process {how_it_ended(status)}"
         self.end()
         return ChildFailed(self.failure)
+
+    def _given_up(self, what: str) -> ChildFailed:
+        """End a process that is of no use any more."""
+        self.end()
+        self.failure = f"its process {what} and was ended"
+        return ChildFailed(self.failure)
+
+
+def how_it_ended(status: int) -> str:
+    """A process's end in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    if status == -signal.SIGKILL:
+        return "was ended by SIGKILL, as the system does where memory runs out"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:  # one of the real-time signals
+        return f"was ended by signal {-status}"
 
 
 def end_all() -> None:

@@ -17,6 +17,8 @@ import functools
 import json
 from typing import Any, Callable, Sequence
 
+from device_agents.agent import energy, timing
+
 ABI = 1
 
 #: What a library of each kind has to say of itself.
@@ -86,6 +88,23 @@ class Library:
         self.output = Buffer(self.description["output_bytes"] if self.is_network else 0)
         self.input.fill()
 
+    #: Times calls of it, in ns.
+    time_calls: timing.Timer = staticmethod(timing.time_calls)
+
+    def upload(self) -> None:
+        """Bring :attr:`input` to where the network reads it."""
+
+    def download(self) -> None:
+        """Bring what the network wrote to :attr:`output`."""
+
+    def device_bytes(self) -> int | None:
+        """Memory that it takes on a device of its own; None where it runs in the processor's."""
+        return None
+
+    def meter(self, root: str) -> energy.Meter:
+        """What tells the energy of its calls."""
+        return energy.Meter(root)
+
     @property
     def is_network(self) -> bool:
         """Whether it holds a network, not a pack of kernels."""
@@ -149,3 +168,20 @@ class Library:
             raise LibraryError(f"it does not export {name}") from error
         function.restype = result
         return function
+
+
+def open_library(path: str) -> Library:
+    """The library at ``path``, by the engine that its description asks for.
+
+    Raises:
+        LibraryError: it cannot be opened, or is not what it should be.
+    """
+    library = Library(path)
+    device = library.description.get("device", "cpu")
+    if device == "cuda":
+        from device_agents.agent.engine_cuda import CudaLibrary  # imports are part of every load
+
+        return CudaLibrary(path)
+    if device != "cpu":
+        raise LibraryError(f"it is for a device of type {device!r}: known are cpu and cuda")
+    return library

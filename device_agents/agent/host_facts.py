@@ -5,8 +5,13 @@ Readers as in ``host_state``: each takes the root of ``proc`` and ``sys``, and r
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import platform
+import re
+import struct
+import subprocess
 import sys
 from typing import Any, Callable
 
@@ -87,11 +92,43 @@ def arch(root: str) -> str:
 
 
 def libc(root: str) -> str:
-    """Name and version of the C library."""
+    """Name and version of the C library: ``glibc 2.36`` or ``musl 1.2.4``; that one's version only where it tells."""
+    with contextlib.suppress(ValueError, OSError):
+        name = os.confstr("CS_GNU_LIBC_VERSION")
+        if name:
+            return name
+    loaders = sorted(glob.glob(os.path.join(root, "lib/ld-musl-*.so.1")))
+    if not loaders:
+        raise Absent("neither glibc nor a loader of musl's in /lib")
+    # Called without a program, the loader tells its version and how to be called, and fails.
     try:
-        return str(os.confstr("CS_GNU_LIBC_VERSION") or "")
-    except (ValueError, OSError) as error:
-        raise Absent("not glibc") from error
+        told = subprocess.run(loaders[:1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return "musl"
+    version = re.search(rb"Version ([0-9.]+)", told.stdout)
+    return "musl " + version.group(1).decode() if version else "musl"
+
+
+def pointer_bits(root: str) -> int:
+    """Width of an address in programs here; 32 on boards whose kernel alone has 64."""
+    return struct.calcsize("P") * 8
+
+
+def multiarch(root: str) -> str:
+    """The system's own name for its kind of programs, such as ``aarch64-linux-gnu``, if this Python knows it."""
+    name = getattr(sys.implementation, "_multiarch", "")
+    if not name:
+        raise Absent("this Python does not tell")
+    return str(name)
+
+
+def cpu_ids(root: str) -> dict[str, str]:
+    """Vendor, family, model and stepping of an x86 processor, as numbers."""
+    fields = cpu_fields(root)
+    names = ["vendor_id", "cpu family", "model", "stepping"]
+    if not set(names) <= set(fields):
+        raise Absent("/proc/cpuinfo lacks {}".format(", ".join(name for name in names if name not in fields)))
+    return {name: fields[name] for name in names}
 
 
 def python(root: str) -> str:
@@ -103,7 +140,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     reader.__name__: reader
     for reader in (
         arch,
+        pointer_bits,
+        multiarch,
         cpu_model,
+        cpu_ids,
         cpu_features,
         cores,
         usable_cores,

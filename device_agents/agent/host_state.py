@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
+
+
+def system_root() -> str:
+    """Where ``proc`` and ``sys`` lie; containers that see the device's under another folder name it in HWPRUNE_ROOT."""
+    return os.environ.get("HWPRUNE_ROOT") or "/"
 
 
 class Absent(Exception):  # noqa: N818
@@ -146,13 +151,18 @@ def gather(readers: dict[str, Callable[[str], Any]], root: str) -> dict[str, Any
     for name, reader in readers.items():
         try:
             values[name] = reader(root)
-        except (Absent, ValueError, IndexError) as error:
+        except (Absent, ValueError, IndexError, KeyError) as error:
             values[name] = None
             missing[name] = str(error)
     values["missing"] = missing
     return values
 
 
-def read_state(root: str = "/") -> dict[str, Any]:
-    """All of :data:`READERS`."""
-    return gather(READERS, root)
+def merge(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Facts of several sources as one; of two that know a fact, the first."""
+    merged: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for facts in found:
+        missing.update(facts["missing"])
+        merged.update({name: value for name, value in facts.items() if merged.get(name) is None})
+    return dict(merged, missing={name: why for name, why in missing.items() if merged[name] is None})

@@ -1,49 +1,40 @@
-"""The libraries on the device: their files, and the processes that hold some of them."""
+"""The libraries that are loaded, each in a process of its own."""
 
 from __future__ import annotations
 
 import array
-import hashlib
-import os
 from typing import Any, Sequence
 
 from device_agents.agent.children import Child, ChildFailed
-
-SUFFIX = ".so"
+from device_agents.agent.folder import Folder, LibraryRefused
 
 #: Calls of a network before its peak memory is read.
 SETTLING_CALLS = 3
 
 
-class LibraryRefused(Exception):  # noqa: N818
-    """A library that cannot be loaded; the text says why."""
-
-
 class Libraries:
-    """Files named by the SHA-256 of their bytes, and the loaded ones.
+    """Processes by the handles that stand for them.
 
     Args:
         folder: where the files lie.
         bundle: where the shipped modules lie.
-        kept_bytes: files beyond this are dropped, those unused for the longest first.
 
     Attributes:
         loaded: the process of every handle.
     """
 
-    def __init__(self, folder: str, bundle: str, kept_bytes: int = 1 << 30) -> None:
-        self._kept_bytes = kept_bytes
+    def __init__(self, folder: Folder, bundle: str) -> None:
         self._folder = folder
         self._bundle = bundle
-        self._checked: dict[str, float] = {}
         self._empty_peak: int | None = None
         self._next_handle = 1
         self._names: dict[int, str] = {}
         self.loaded: dict[int, Child] = {}
 
-    def held(self) -> list[str]:
-        """Digests of all files, also of those not loaded."""
-        return sorted(name[: -len(SUFFIX)] for name in os.listdir(self._folder) if name.endswith(SUFFIX))
+    @property
+    def used(self) -> set[str]:
+        """Digests of the libraries that are loaded."""
+        return set(self._names.values())
 
     def load(
         self, library: str, cores: Sequence[int], self_test: dict[str, Any] | None, timeout_s: float
@@ -63,7 +54,7 @@ class Libraries:
         Raises:
             LibraryRefused: the file is missing or torn, cannot be opened, crashes, hangs, or computes something else.
         """
-        path = self._check_file(library)
+        path = self._folder.open_path(library)
         empty = self._empty_peak_bytes(timeout_s)
         child = Child(self._bundle)
         try:
@@ -75,28 +66,12 @@ class Libraries:
         self.loaded[handle], self._names[handle] = child, library
         peak = answer["process_peak_bytes"]
         delta = peak - empty if peak is not None and empty is not None else None
-        return dict(answer, handle=handle, process_delta_bytes=delta, dropped=self._make_room())
+        return dict(answer, handle=handle, process_delta_bytes=delta, dropped=self._folder.make_room(self.used))
 
     def unload(self, handle: int) -> None:
         """End the process of ``handle``."""
         self.loaded.pop(handle).end()
         del self._names[handle]
-
-    def _path(self, library: str) -> str:
-        return os.path.join(self._folder, library + SUFFIX)
-
-    def _check_file(self, library: str) -> str:
-        path = self._path(library)
-        try:
-            changed = os.stat(path).st_mtime
-            if self._checked.get(library) != changed:
-                if file_digest(path) != library:
-                    os.unlink(path)
-                    raise LibraryRefused("its file was torn and is removed: put it again")
-                self._checked[library] = changed
-        except OSError as error:
-            raise LibraryRefused(f"its file is not on the device ({error.strerror}): put it first") from error
-        return path
 
     def _empty_peak_bytes(self, timeout_s: float) -> int | None:
         """Peak memory of a process without any library, asked once."""
@@ -110,20 +85,6 @@ class Libraries:
                 child.end()
         return self._empty_peak
 
-    def _make_room(self) -> list[str]:
-        """Drop files until the rest fits, but none that is loaded; the digests of those dropped."""
-        sizes = {name: os.stat(self._path(name)) for name in self.held()}
-        surplus = sum(status.st_size for status in sizes.values()) - self._kept_bytes
-        dropped = []
-        for name in sorted(sizes, key=lambda name: sizes[name].st_atime):
-            if surplus <= 0:
-                break
-            if name not in self._names.values():
-                os.unlink(self._path(name))
-                surplus -= sizes[name].st_size
-                dropped.append(name)
-        return dropped
-
 
 def open_and_test(
     child: Child, path: str, cores: Sequence[int], self_test: dict[str, Any] | None, timeout_s: float
@@ -134,17 +95,22 @@ def open_and_test(
         ChildFailed: any of it fails, or the output is not the expected one.
     """
     opened = child.open(path, cores, timeout_s)
-    load_ms, peak = opened["open_ms"], opened["peak_bytes"]
+    load_ms, peak, device = opened["open_ms"], opened["peak_bytes"], opened["device_bytes"]
     description = opened["description"]
     if description["kind"] != "kernels":
         given = self_test["input"] if self_test else b""
         ran, output = child.ask({"do": "run", "calls": SETTLING_CALLS}, timeout_s, given)
-        load_ms, peak = load_ms + ran["first_ms"], ran["peak_bytes"]
+        load_ms, peak, device = load_ms + ran["first_ms"], ran["peak_bytes"], ran["device_bytes"]
         if self_test:
             compare(output, self_test["expected"], self_test["rtol"])
     elif self_test:
         raise ChildFailed("self-test: a pack of kernels has no network to test")
-    return {"description": description, "load_ms": load_ms, "process_peak_bytes": peak}
+    return {
+        "description": description,
+        "load_ms": load_ms,
+        "process_peak_bytes": peak,
+        "device_bytes": device,
+    }
 
 
 def compare(output: bytes, expected: bytes, rtol: float) -> None:
@@ -161,12 +127,3 @@ def compare(output: bytes, expected: bytes, rtol: float) -> None:
         if not abs(one - other) <= rtol * scale:  # put so that it holds for NaN too
             text = "self-test: the output is wrong, {:g} where {:g} was expected (largest {:g}, tolerance {:g})"
             raise ChildFailed(text.format(one, other, scale, rtol))
-
-
-def file_digest(path: str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

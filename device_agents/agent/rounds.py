@@ -40,8 +40,8 @@ class Measuring:
         progress: called with the blocks done (warm-ups count as one) and their total.
 
     Attributes:
-        results: for every job ``{"blocks", "warmup_calls", "overhead_ns", "error"}``; a job that failed keeps the
-            blocks before its failure.
+        results: for every job ``{"blocks", "warmup_calls", "overhead_ns", "energy_missing", "error"}``; a job that
+            failed keeps the blocks before its failure.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Measuring:
         for place, job in enumerate(jobs):
             self._places.setdefault(job["handle"], []).append(place)
         self.results: list[dict[str, Any]] = [
-            {"blocks": [], "warmup_calls": 0, "overhead_ns": 0.0, "error": None} for _ in jobs
+            {"blocks": [], "warmup_calls": 0, "overhead_ns": 0.0, "energy_missing": "", "error": None} for _ in jobs
         ]
 
     def run(self) -> list[dict[str, Any]]:

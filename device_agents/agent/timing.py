@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
+
+from device_agents.agent.energy import Meter
 
 Call = Callable[[], Any]
+
+#: Times so many values of so many calls each, in ns.
+Timer = Callable[[Call, int, int], List[int]]
 
 #: Shortest timed value: a thousand times the clock's resolution, and long against the two clock calls.
 VALUE_NS_MIN = 20_000
@@ -51,16 +56,16 @@ def time_calls(call: Call, count: int, batch: int = 1) -> list[int]:
     return elapsed
 
 
-def warm_up(call: Call, limit_ns: float) -> tuple[int, float]:
+def warm_up(call: Call, limit_ns: float, time_calls: Timer = time_calls) -> tuple[int, float]:
     """Call until successive batches agree within 2 %, or for ``limit_ns``.
 
     Returns:
         Number of calls, and the lower quartile of the last batch in ns.
     """
-    (typical,) = time_calls(call, 1)
+    (typical,) = time_calls(call, 1, 1)
     calls, spent, previous = 1, typical, None
     while spent < limit_ns:
-        values = time_calls(call, max(1, WARMUP_NS // max(1, typical)))
+        values = time_calls(call, max(1, WARMUP_NS // max(1, typical)), 1)
         calls, spent = calls + len(values), spent + sum(values)
         typical = sorted(values)[len(values) // 4]
         if previous is not None and abs(typical - previous) <= STABLE_WITHIN * previous:
@@ -74,6 +79,7 @@ class Job:
 
     Args:
         call: does it once; 0 is success.
+        timer: times it.
 
     Attributes:
         warmup_calls: calls before the first block.
@@ -81,53 +87,73 @@ class Job:
         count: values of one block.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, timer: Timer = time_calls) -> None:
         self._call = call
+        self._time_calls = timer
         self.warmup_calls = 0
         self.batch = 1
         self.count = 1
 
     def warm_up(self, limit_ns: float, calls_min: int, block_ns_min: float) -> None:
         """Warm up, and size the blocks: at least ``calls_min`` values and ``block_ns_min``."""
-        self.warmup_calls, call_ns = warm_up(self._call, limit_ns)
+        self.warmup_calls, call_ns = warm_up(self._call, limit_ns, self._time_calls)
         self.batch = int(max(1, -(-VALUE_NS_MIN // call_ns)))
         self.count = int(max(calls_min, -(-block_ns_min // (call_ns * self.batch))))
 
     def block(self) -> list[int]:
         """(count,) elapsed times of one block's batches, in ns."""
         self._call()  # brings code and data back into the caches after another job
-        return time_calls(self._call, self.count, self.batch)
+        return self._time_calls(self._call, self.count, self.batch)
 
 
-def reference_ns(reference: Call) -> int:
-    """Fastest of a few calls of the reference kernel, in ns: how fast the device is just now."""
-    reference()
-    return min(time_calls(reference, REFERENCE_CALLS))
+class Reference:
+    """The reference kernel, which tells how fast the device is just now.
+
+    Args:
+        call: runs it once.
+        timer: times it.
+    """
+
+    def __init__(self, call: Call, timer: Timer = time_calls) -> None:
+        self._call = call
+        self._time_calls = timer
+
+    def ns(self) -> int:
+        """Fastest of a few calls, in ns."""
+        self._call()
+        return min(self._time_calls(self._call, REFERENCE_CALLS, 1))
 
 
-def run_round(jobs: dict[int, Job], order: list[int], reference: Call, budget_s: float) -> Iterator[dict[str, Any]]:
+def run_round(
+    jobs: dict[int, Job], order: list[int], reference: Reference, meter: Meter, budget_s: float
+) -> Iterator[dict[str, Any]]:
     """One block of every job, each between two readings of the reference that neighbours share.
 
     Args:
         jobs: what to time, by place.
         order: the places to time, first to last.
         reference: the reference kernel.
+        meter: tells the energy.
         budget_s: no block starts later than this.
 
     Yields:
-        For each block ``{"job", "ns", "batch", "before_ns", "after_ns"}``, or ``{"job", "error"}``.
+        For each block ``{"job", "ns", "batch", "before_ns", "after_ns", "energy_uj"}``, or ``{"job", "error"}``; the
+        energy is of one call more than was timed, None without a meter.
     """
     deadline = time.monotonic() + budget_s
     before: int | None = None
     for place in order:
         if time.monotonic() > deadline:
             return
-        before = before or reference_ns(reference)
+        before = before or reference.ns()
+        energy = meter.read()
         try:
             values = jobs[place].block()
         except CallFailed as error:
             yield {"job": place, "error": str(error)}
             continue
-        after = reference_ns(reference)
-        yield {"job": place, "ns": values, "batch": jobs[place].batch, "before_ns": before, "after_ns": after}
+        spent_uj = meter.spent_uj(energy, meter.read())
+        after = reference.ns()
+        block = {"job": place, "ns": values, "batch": jobs[place].batch, "before_ns": before, "after_ns": after}
+        yield dict(block, energy_uj=spent_uj)
         before = after

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 import click
 
 import hwprune
+from hwprune.cli.compare import compare
 from hwprune.cli.config import config
 from hwprune.cli.console import close_logging, configure_logging
 from hwprune.cli.context import Session
 from hwprune.cli.device import device
 from hwprune.cli.export import export
-from hwprune.cli.failures import INTERRUPTED, explain
+from hwprune.cli.failures import INTERRUPTED, RESUMABLE, explain
 from hwprune.cli.finetune import finetune
 from hwprune.cli.output import emit_json
 from hwprune.cli.quickstart import quickstart
@@ -34,9 +35,11 @@ HELP = """Prune convolutional networks for a device, by what was measured on it.
 hwprune quickstart                        all of it on this computer, in minutes
 hwprune scan mobilenet_v2                 is pruning it worth it here? without data, in minutes
 hwprune device add local                  register this computer
+hwprune device add pi4 --ssh pi@pi4.local register a board
 hwprune device profile local PROBLEM.yaml measure kernels, fit the latency model
 hwprune search PROBLEM.yaml               find the front of pruned networks
 hwprune export runs/RUN --point ID        take one of them home
+hwprune compare runs/RUN runs/RUN         fronts of several devices side by side
 """
 
 
@@ -77,10 +80,9 @@ class Root(click.Group):
 def _tell(error: BaseException, session: Session, as_json: bool) -> int:
     """Say what went wrong, to people and on request to programs; the exit code."""
     failure = explain(error)
-    if failure.exit_code == INTERRUPTED and session.console.resumable:
-        failure = replace(
-            failure, message=f"interrupted; resume with: hwprune search --resume {session.console.resumable}"
-        )
+    if failure.exit_code in RESUMABLE and session.console.resumable:
+        resume = f"resume with: hwprune search --resume {session.console.resumable}"
+        failure = replace(failure, message=f"{failure.message}; {resume}")
     if session.debug:
         traceback.print_exception(error)
     if as_json:
@@ -117,5 +119,5 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, scan, device, train, search, finetune, report, export, config, store):
+for command in (quickstart, scan, device, train, search, finetune, report, compare, export, config, store):
     root.add_command(command)

@@ -43,6 +43,11 @@ class Session:
         return Home.find(self._home, self._store_url)
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help: how it is called."""
+    return "\b\n" + "\n".join(["For example:", *(f"  {command}" for command in commands)])
+
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 runs_option = click.option(
     "--runs",

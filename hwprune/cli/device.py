@@ -2,40 +2,122 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwprune.cli.context import Session, as_json_option, overrides_option
+from hwprune.cli.context import Session, as_json_option, examples, overrides_option
 from hwprune.cli.output import emit, emit_facts, emit_json, emit_table
+from hwprune.units import format_bytes
+
+if TYPE_CHECKING:
+    from device_agents.registry import Device
+    from device_agents.ssh import HostKey
 
 name_argument = click.argument("name", metavar="NAME")
 
 
 @click.group()
 def device() -> None:
-    """Register and profile devices."""
+    """Register, check and profile devices: this computer, and any board that you can reach by SSH."""
 
 
-@device.command()
-@click.argument("name", metavar="NAME", default="local")
+@device.command(
+    epilog=examples(
+        "hwprune device add local",
+        "hwprune device add pi4 --ssh pi@pi4.local",
+        'hwprune device add rack7 --ssh root@10.0.0.7:2222 --identity ~/.ssh/lab --host-key "ssh-ed25519 AAAA..."',
+        "hwprune device add --from boards.yaml     # lines like  pi4: {ssh: pi@pi4.local, threads: 4}",
+    )
+)
+@click.argument("name", metavar="NAME", required=False)
+@click.option("--ssh", "address", metavar="[USER@]HOST[:PORT]", help="A board; HOST may be an alias of ~/.ssh/config.")
+@click.option(
+    "--host-key",
+    "host_keys",
+    metavar="LINE",
+    multiple=True,
+    help="Its host key, as 'ssh-keyscan HOST' prints it; with jump hosts, theirs first.",
+)
+@click.option(
+    "--identity", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Private key to log in with."
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of one inference.")
+@click.option(
+    "--from", "inventory", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Register many boards at once."
+)
 @as_json_option
-@click.pass_obj
-def add(session: Session, name: str, threads: int, as_json: bool) -> None:
-    """Register this computer under NAME [local]: find out what it is."""
-    from hwprune.experiments.devices import add_local
+@click.pass_context
+def add(
+    context: click.Context,
+    name: str | None,
+    address: str | None,
+    host_keys: tuple[str, ...],
+    identity: str | None,
+    threads: int,
+    inventory: Path | None,
+    as_json: bool,
+) -> None:
+    """Register a device under NAME: find out what it is, and how to compile for it.
 
-    added = add_local(session.home, name, threads)
+    Without --ssh it is this computer [local]. Of a board the host key is shown and asked for, unless it is given or
+    stands in known_hosts; from then on no other one is accepted. The board needs Python 3.8 and nothing else.
+    """
+    session: Session = context.obj
+    if inventory is not None:
+        if name or address or host_keys or identity:
+            raise click.UsageError("--from takes names, addresses and keys from the file: drop the others", context)
+        return _add_all(context, inventory, as_json)
+    if address is None and (host_keys or identity):
+        raise click.UsageError("--host-key and --identity are for boards: add --ssh", context)
+    if address is not None and name is None:
+        raise click.UsageError("name the board: hwprune device add NAME --ssh ...", context)
+    from hwprune.experiments import devices
+
+    if address is None:
+        added = devices.add_local(session.home, name or devices.LOCAL, threads)
+    else:
+        devices.check_free(session.home, str(name))
+        asked = _confirm if sys.stdin.isatty() and sys.stderr.isatty() else None
+        way = devices.pin(devices.way_to(address, identity), given=host_keys, confirm=asked)
+        added = devices.add_board(session.home, str(name), way, threads=threads)
     if as_json:
         emit_json(added.model_dump(mode="json"))
     else:
-        emit(f"added {added.name}; next: hwprune device profile {added.name}")
+        emit(f"added {added.name}: {devices.summary(added)}; next: hwprune device profile {added.name}")
 
 
-@device.command("list")
+def _confirm(key: HostKey) -> bool:
+    """Ask the user about a host key."""
+    click.echo(f"{key.host} shows the host key {key.line.split()[0]} {key.fingerprint}", err=True)
+    return click.confirm("Is it the right one, and shall it be the only one accepted from now on?", err=True)
+
+
+def _add_all(context: click.Context, path: Path, as_json: bool) -> None:
+    """Register the boards of a file; exit code 3 if one of them failed."""
+    from hwprune.experiments.inventory import Outcome, add_all, read_inventory
+
+    session: Session = context.obj
+    entries = read_inventory(path)
+    with session.console.progress(len(entries), "registering boards") as steps:
+
+        def tell(outcome: Outcome) -> None:
+            steps.advance(1, f"{outcome.name} {outcome.status}")
+
+        outcomes = add_all(session.home, entries, tell=tell)
+    if as_json:
+        emit_json([asdict(outcome) for outcome in outcomes])
+    else:
+        columns = ("name", "address", "status", "message")
+        emit_table([{column: getattr(outcome, column) for column in columns} for outcome in outcomes])
+    if any(outcome.status == "failed" for outcome in outcomes):
+        context.exit(3)
+
+
+@device.command("list", epilog=examples("hwprune device list --json"))
 @as_json_option
 @click.pass_obj
 def list_devices(session: Session, as_json: bool) -> None:
@@ -45,13 +127,25 @@ def list_devices(session: Session, as_json: bool) -> None:
     if as_json:
         emit_json([found.model_dump(mode="json") for found in devices])
     elif devices:
-        columns = ("name", "platform", "transport", "threads", "cores")
-        emit_table([{column: getattr(found, column) for column in columns} for found in devices])
+        emit_table([_row(found) for found in devices])
     else:
         session.console.info("no devices yet; register this computer with: hwprune device add local")
 
 
-@device.command()
+def _row(found: Device) -> dict[str, object]:
+    """A device's line in the list."""
+    return {
+        "name": found.name,
+        "platform": found.platform,
+        "at": found.ssh.address if found.ssh else "this computer",
+        "processor": found.description.get("cpu_model"),
+        "compiled for": found.target.get("mcpu") or found.target.get("arch"),
+        "threads": found.threads,
+        "cores": found.cores,
+    }
+
+
+@device.command(epilog=examples("hwprune device show pi4", "hwprune device show pi4 --picture pi4.png"))
 @name_argument
 @click.option(
     "--picture",
@@ -96,13 +190,13 @@ def _model_row(card: dict[str, Any]) -> dict[str, object]:
     }
 
 
-@device.command()
+@device.command(epilog=examples("hwprune device check pi4"))
 @name_argument
 @as_json_option
 @click.pass_context
 def check(context: click.Context, name: str, as_json: bool) -> None:
-    """Find out whether a device is fit to measure on; exit code 3 where it is not."""
-    from hwprune.experiments.devices import check as check_device
+    """Tell what works, what is missing and how to mend it; exit code 3 where a device is not fit to measure on."""
+    from hwprune.experiments.fitness import check as check_device
 
     rows = check_device(context.obj.home, name)
     if as_json:
@@ -113,16 +207,36 @@ def check(context: click.Context, name: str, as_json: bool) -> None:
         context.exit(3)
 
 
-@device.command()
+@device.command(epilog=examples("hwprune device clean pi4"))
+@name_argument
+@as_json_option
+@click.pass_obj
+def clean(session: Session, name: str, as_json: bool) -> None:
+    """Empty the agent's folder on a device; what is needed again is sent again."""
+    from hwprune.experiments.devices import clean as clean_device
+
+    freed_bytes = clean_device(session.home, name, say=session.console.warn)
+    if as_json:
+        emit_json({"name": name, "freed_bytes": freed_bytes})
+    else:
+        emit(f"freed {format_bytes(freed_bytes)} on {name}")
+
+
+@device.command(epilog=examples("hwprune device remove pi4"))
 @name_argument
 @click.pass_obj
 def remove(session: Session, name: str) -> None:
-    """Forget a device; its measurements stay in the store."""
+    """Forget a device; its measurements stay in the store, and on a board what 'device clean' would remove."""
     session.home.devices.remove(name)
     session.console.info(f"removed {name}")
 
 
-@device.command()
+@device.command(
+    epilog=examples(
+        "hwprune device profile pi4 configs/problems/digits-resnet20.yaml",
+        "hwprune device profile pi4 --network mobilenet_v2 --minutes 5",
+    )
+)
 @name_argument
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
 @click.option("--network", metavar="MODEL", help="Network to profile for, as 'hwprune scan' takes it.")

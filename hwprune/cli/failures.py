@@ -13,6 +13,9 @@ import click
 
 INTERRUPTED = 130
 
+#: What ends a search that has begun, and leaves it to be gone on with: an interruption, or a lost device.
+RESUMABLE = (INTERRUPTED, 3)
+
 #: Each has an error tree of its own, and all of them give their errors an ``exit_code``.
 _PACKAGES = ("hwprune", "device_agents", "latency_models")
 

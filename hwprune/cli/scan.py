@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hwprune.cli.context import Session, as_json_option
+from hwprune.cli.context import Session, as_json_option, examples
 from hwprune.cli.output import emit, emit_json, emit_table
 
 HELP = """Tell where a network's time goes on a device and what narrower ones would take: is pruning worth it?
@@ -19,7 +19,14 @@ MODEL is a family with options      resnet_cifar,depth=56
 """
 
 
-@click.command(help=HELP)
+@click.command(
+    help=HELP,
+    epilog=examples(
+        "hwprune scan resnet_cifar,depth=56",
+        "hwprune scan mobilenet_v2 --device pi4 --input 3x160x160",
+        "hwprune scan network.pt2 --json",
+    ),
+)
 @click.argument("model", metavar="MODEL")
 @click.option("--device", "device_name", metavar="NAME", default="local", show_default=True, help="Registered device.")
 @click.option("--input", "input_text", metavar="CxHxW", help="Image that the network takes [3x32x32 or 3x224x224].")

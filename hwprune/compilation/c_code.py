@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwprune.compilation import toolchain
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 
 #: Before all other text.
 PRELUDE = """\
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+void *memcpy(void *, const void *, size_t);
+void *memset(void *, int, size_t);
 #define HIDDEN __attribute__((visibility("hidden")))
 #define ALIGNED __attribute__((aligned(64)))
 #define UNUSED __attribute__((unused))
@@ -66,11 +71,13 @@ def build(text: str, options: Sequence[str], objects: Sequence[Path], out: Path,
     Raises:
         CompileError: the C compiler is missing or refuses.
     """
-    code = out.with_suffix(".c")
-    code.write_text(text)
-    command = [*target.compiler_command(), "-fPIC", *options, "-o", str(out), str(code), *map(str, objects)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    code.unlink()
+    options = [*toolchain.code_options(target.arch), *options]
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        code = Path(scratch) / "code.c"
+        code.write_text(text)
+        command = [*target.compiler_command(), *options, "-o", str(out), str(code), *map(str, objects)]
+        environment = {**os.environ, **toolchain.environment(scratch)}
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode:
         lines = (
             [line for line in run.stderr.splitlines() if "error" in line]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hwprune.compilation import c_code, threads
+from hwprune.compilation import c_code, threads, toolchain
 from hwprune.compilation.arena import ALIGNMENT_BYTES, align
 from hwprune.compilation.kernels import specify
 from hwprune.compilation.kernels.kernel import Kernel, Share, Usage
@@ -254,8 +254,7 @@ def link(text: str, objects: Sequence[Path], out: Path, target: CpuTarget) -> No
     Raises:
         CompileError: the C compiler is missing or refuses.
     """
-    options = ["-O1", "-shared", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack"]
-    c_code.build(text, [*options, *(["-pthread"] if target.threads > 1 else [])], objects, out, target)
+    c_code.build(text, ["-O1", *toolchain.LIBRARY_OPTIONS], objects, out, target)
 
 
 def linked_kernels(usages: Iterable[Usage]) -> list[Kernel]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hwprune.compilation import processors, toolchain
 from hwprune.errors import CompileError
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")  # read when TVM is imported; kernels here never need its pool
@@ -114,9 +113,14 @@ class CpuTarget:
         return f"{' '.join(parts)} ({self.lanes} lanes, {self.threads} thread{'s' * (self.threads > 1)})"
 
     @property
+    def arch(self) -> str:
+        """The architecture, as ``uname -m`` tells it."""
+        return self.mtriple.split("-")[0] or platform.machine()
+
+    @property
     def is_host(self) -> bool:
         """Whether its libraries run on this computer's architecture."""
-        return not self.mtriple or self.mtriple.split("-")[0] == platform.machine()
+        return self.arch == platform.machine()
 
     def as_tvm(self) -> Any:
         """The target as TVM's ``Target``."""
@@ -131,28 +135,34 @@ class CpuTarget:
         return target.with_host(target)
 
     def compiler_command(self) -> list[str]:
-        """C compiler and its first arguments: ``cc`` of the target, ``CC``, or the first that is installed.
+        """C compiler and its first arguments: ``cc`` of the target, or the first that is installed.
 
         Raises:
             CompileError: there is none for this architecture.
         """
-        if self.is_host:
-            candidates = [self.cc, os.environ.get("CC", ""), "cc", "gcc", "clang"]
-            package, setting = "gcc", "CC"
-        else:
-            candidates = [self.cc, f"{self.mtriple}-gcc"]
-            package, setting = f"gcc-{self.mtriple}", "cc of the device's target"
-        for candidate in candidates:
-            words = shlex.split(candidate)
-            if words and shutil.which(words[0]):
-                return words
-        raise CompileError(f"no C compiler found: install one (`apt install {package}`) or name it in {setting}")
+        return toolchain.compiler_command(self.arch, self.is_host, self.cc)
 
 
 @functools.cache
 def host_target(threads: int = 1) -> CpuTarget:
     """This computer's CPU, as LLVM names it."""
     return CpuTarget.from_dict({"kind": "llvm"}, threads)
+
+
+def target_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Target of a device, from what its agent said of it: a design that LLVM knows, less what the system does not name.
+
+    Raises:
+        CompileError: there are no kernels for its processor, or it does not tell which one it has.
+    """
+    arch, mcpu, features = processors.identify(description)
+    target: dict[str, Any] = {"kind": "llvm", "mtriple": f"{arch}-linux-gnu", "mcpu": mcpu, "mattr": []}
+    tvm_target = CpuTarget(mcpu, VECTOR_UNITS[-1], target["mtriple"]).as_tvm()
+    for feature, is_there in features.items():
+        if _llvm("target.llvm_cpu_has_feature", feature, tvm_target) != is_there:
+            target["mattr"].append(f"{'+' if is_there else '-'}{feature}")
+    CpuTarget.from_dict(target)
+    return target
 
 
 def _llvm(function: str, *arguments: Any) -> Any:

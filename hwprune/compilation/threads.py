@@ -14,30 +14,52 @@ LOOKS = 2_000
 MEET = "    meet();"
 
 _POOL = """
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <time.h>
+
+/* Of the device's C library, as far as all on 64-bit Linux agree: its headers are not on this computer. */
+struct time { long s, ns; };
+struct signals { uint64_t bits[16]; };
+typedef uintptr_t thread;
+int clock_gettime(int, struct time *);
+int pthread_create(thread *, const void *, void *(*)(void *), void *);
+int pthread_join(thread, void **);
+int pthread_sigmask(int, const struct signals *, struct signals *);
+int sched_yield(void);
+int sigfillset(struct signals *);
+long syscall(long, ...);
+#define CLOCK_MONOTONIC 1
+#define SIG_SETMASK 2
+#ifdef __aarch64__
+#define SYS_futex 98
+#else
+#define SYS_futex 202
+#endif
+
 #define THREADS %(threads)d
 #define OWN_LINE __attribute__((aligned(128)))
-#if defined(__x86_64__) || defined(__i386__)
-#define PAUSE() __builtin_ia32_pause()
-#elif defined(__aarch64__) || defined(__arm__)
-#define PAUSE() __asm__ volatile("yield")
-#else
-#define PAUSE() (void)0
+static void rest(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
 #endif
+}
 
 static int steps(int32_t t, int32_t index, const int32_t *numbers, const float *input, float *output);
 
 /* What the current run is, published by the count of runs. */
 static struct { int32_t index; const int32_t *numbers; const float *input; float *output; } job;
 static _Atomic uint32_t runs OWN_LINE, sleeping OWN_LINE, arrived OWN_LINE, meetings OWN_LINE;
-static pthread_t workers[THREADS - 1] OWN_LINE;
+static thread workers[THREADS - 1] OWN_LINE;
 static int started, ending, is_forgetful;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t announced = PTHREAD_COND_INITIALIZER;
+
+/* Sleep while there is no other run than the last one, and end that. Not by condition variables: C libraries have
+   several versions of them, of which a library that asks for none gets the oldest. */
+#define FUTEX_WAIT_PRIVATE 128
+#define FUTEX_WAKE_PRIVATE 129
+static void sleep_after(uint32_t last) { syscall(SYS_futex, &runs, FUTEX_WAIT_PRIVATE, last, 0, 0, 0); }
+static void wake_all(void) { syscall(SYS_futex, &runs, FUTEX_WAKE_PRIVATE, INT32_MAX, 0, 0, 0); }
 
 /* Wait for all threads; the last to come lets the others go. */
 static void meet(void)
@@ -50,16 +72,16 @@ static void meet(void)
     }
     for (int32_t looks = 0; atomic_load_explicit(&meetings, memory_order_acquire) == meeting;)
         if (looks < %(looks)d)
-            looks++, PAUSE();
+            looks++, rest();
         else
             sched_yield();
 }
 
 static int64_t now_ns(void)
 {
-    struct timespec now;
+    struct time now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    return now.s * INT64_C(1000000000) + now.ns;
 }
 
 /* Wait for another run than the last one: awake as long as it may follow at once, then asleep. */
@@ -67,27 +89,22 @@ static void wait_for_run(uint32_t last)
 {
     int64_t end = now_ns() + %(spin_ns)d;
     do
-        for (int32_t looks = 0; looks < 32; looks++, PAUSE())
+        for (int32_t looks = 0; looks < 32; looks++, rest())
             if (atomic_load_explicit(&runs, memory_order_acquire) != last)
                 return;
     while (now_ns() < end);
-    pthread_mutex_lock(&mutex);
     atomic_fetch_add(&sleeping, 1);
     while (atomic_load(&runs) == last)
-        pthread_cond_wait(&announced, &mutex);
+        sleep_after(last);
     atomic_fetch_sub(&sleeping, 1);
-    pthread_mutex_unlock(&mutex);
 }
 
 static void announce(void)
 {
     /* Whoever falls asleep counts itself first and looks at the runs then, here it is the other way round. */
     atomic_fetch_add(&runs, 1);
-    if (!atomic_load(&sleeping))
-        return;
-    pthread_mutex_lock(&mutex);
-    pthread_cond_broadcast(&announced);
-    pthread_mutex_unlock(&mutex);
+    if (atomic_load(&sleeping))
+        wake_all();
 }
 
 static void *work(void *number)
@@ -106,15 +123,24 @@ static void forget(void)
 {
     started = 0;
     runs = sleeping = arrived = meetings = 0;
-    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    announced = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+}
+
+/* glibc's way, by which an unloaded library is forgotten too, or musl's, which unloads none. */
+#pragma weak __register_atfork
+#pragma weak pthread_atfork
+int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
+int pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
+void __cxa_finalize(void *);
+static int call_in_children(void (*function)(void))
+{
+    return __register_atfork ? __register_atfork(0, 0, function, &job) : pthread_atfork(0, 0, function);
 }
 
 /* Started by the first run, so that they inherit the cores that the process has been given until then. */
 static int start(void)
 {
-    sigset_t all, before;
-    is_forgetful = is_forgetful || !pthread_atfork(0, 0, forget);
+    struct signals all, before;
+    is_forgetful = is_forgetful || !call_in_children(forget);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the caller's */
     while (started < THREADS - 1 && !pthread_create(&workers[started], 0, work, (void *)(intptr_t)(started + 1)))
@@ -140,6 +166,7 @@ __attribute__((destructor)) static void stop(void)
     announce();
     while (started)
         pthread_join(workers[--started], 0);
+    __cxa_finalize(&job);
 }
 """
 

@@ -1,41 +1,38 @@
-"""Registering devices and finding out whether they are fit to measure on."""
+"""The way to registered devices, and registering new ones: asked what they are, and written down once all is known."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
 
 from device_agents.client import AgentClient
-from device_agents.registry import Device
-from device_agents.transport import LoopbackTransport
-from hwprune.compilation.targets import host_target
+from device_agents.errors import BoardUnfit, HostKeyMismatch
+from device_agents.reach import transport_to
+from device_agents.registry import Device, SshWay, first_reason
+from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
+from hwprune.measurement.lease import lease
 
-#: Less free disk than this under the home folder is a warning: libraries of one search take some 100 MB.
-DISK_FREE_MIN_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """One thing that a device must have.
-
-    Attributes:
-        what: the thing.
-        ok: whether it is there.
-        found: what was found.
-        remedy: what to do where it is missing.
-    """
-
-    what: str
-    ok: bool
-    found: str
-    remedy: str = ""
-
+if TYPE_CHECKING:
+    from device_agents.ssh import HostKey, SshConnections
 
 #: This computer, registered when it is first named.
 LOCAL = "local"
+
+#: The oldest glibc that libraries are linked for; musl of any version does.
+GLIBC_MIN = (2, 17)
+
+#: Asks a user whether a host key is the right one.
+Confirm = Callable[["HostKey"], bool]
+
+
+class HostKeyUnconfirmed(HostKeyMismatch):
+    """A host whose key nobody has confirmed."""
 
 
 def find(home: Home, name: str) -> Device:
@@ -49,8 +46,23 @@ def find(home: Home, name: str) -> Device:
     return home.devices.get(name)
 
 
+def agent_of(home: Home, device: Device, connections: SshConnections | None = None) -> AgentClient:
+    """A conversation with a device's agent.
+
+    Args:
+        home: this computer's agents have their folders there.
+        device: the device.
+        connections: what boards behind the same jump host share.
+
+    Raises:
+        DeviceError: it cannot be begun; the type says what stands against it.
+    """
+    folder = home.folder("agents") / device.name
+    return AgentClient(transport_to(device, folder, connections))
+
+
 def add_local(home: Home, name: str, threads: int = 1) -> Device:
-    """Register this computer: ask its agent what it is and fill in the target; a core a thread is kept for measuring.
+    """Register this computer.
 
     Args:
         home: where devices are kept.
@@ -61,80 +73,212 @@ def add_local(home: Home, name: str, threads: int = 1) -> Device:
         ConfigError: a device of this name exists, or there are fewer cores than threads.
         DeviceError: the agent cannot be started.
     """
+    check_free(home, name)
+    draft = _valid(name=name, transport="local", platform="cpu", target={})
+    with agent_of(home, draft) as client:
+        description = client.describe()
+    target = {"kind": "llvm", "mcpu": host_target().mcpu}
+    return _write(home, draft, description, target, threads)
+
+
+def add_board(
+    home: Home,
+    name: str,
+    way: SshWay,
+    *,
+    threads: int = 1,
+    cores: Sequence[int] = (),
+    target: Mapping[str, Any] | None = None,
+    connections: SshConnections | None = None,
+) -> Device:
+    """Register a board: bring the agent there and ask it what the board is.
+
+    Args:
+        home: where devices are kept.
+        name: what it will be called.
+        way: to it, with its host keys.
+        threads: of one inference, 1 or more.
+        cores: where to pin what is measured; () for a choice by its clusters.
+        target: TVM's target; None to fill it in.
+        connections: what boards behind the same jump host share.
+
+    Raises:
+        ConfigError: a device of this name exists, or there are fewer cores than threads.
+        BoardUnfit: it has no Python for the agent, or another C library or processor than libraries are made for.
+        DeviceError: it cannot be reached, or does not let us in.
+    """
+    check_free(home, name)
+    draft = _valid(name=name, transport="ssh", platform="cpu", target={}, ssh=way)
+    with agent_of(home, draft, connections) as client:
+        description = client.describe()
+    check_libc(description)
+    if target is None:
+        try:
+            target = target_of(description)
+        except CompileError as error:
+            raise BoardUnfit(str(error)) from error
+    return _write(home, draft, description, dict(target), threads, cores)
+
+
+def check_free(home: Home, name: str) -> None:
+    """Make sure that a name is free.
+
+    Raises:
+        ConfigError: a device has it already.
+    """
     if name in home.devices.names():
         raise ConfigError(
             f"device {name!r} exists already: 'hwprune device remove {name}' first, or choose another name"
         )
-    with AgentClient(LoopbackTransport(home.folder("agents") / name)) as client:
-        description = client.describe()
-    target = host_target()
-    usable = sorted(description["usable_cores"] or ())
-    if usable and threads > len(usable):
-        raise ConfigError(f"{threads} threads on {len(usable)} usable cores: choose at most {len(usable)}")
-    device = Device(
-        name=name,
-        transport="local",
-        platform=_platform(description),
-        target={"kind": "llvm", "mcpu": target.mcpu},
-        # The last cores: the system's own work prefers the first.
-        cores=tuple(usable[-threads:]),
-        threads=threads,
-        description=description,
-    )
+
+
+def way_to(address: str, identity: str | None = None, **fields: str) -> SshWay:
+    """The way to a board whose host keys are not pinned yet.
+
+    Args:
+        address: ``[user@]host[:port]``; host may be an alias of the SSH configuration.
+        identity: private key file to log in with; None for what the user's SSH configuration and agent offer.
+        **fields: further fields of the way.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    file = None if identity is None else str(Path(identity).expanduser().absolute())
+    try:
+        return SshWay(address=address, host_keys={}, identity=file, **fields)
+    except pydantic.ValidationError as error:
+        raise ConfigError(first_reason(error)) from error
+
+
+def pin(way: SshWay, *, given: Sequence[str] = (), confirm: Confirm | None = None) -> SshWay:
+    """The way with the host keys that the board and its jump hosts must have from now on.
+
+    A key counts as confirmed where it is given, stands in the user's known_hosts, or the user says so.
+
+    Args:
+        way: to a board.
+        given: host keys that the user knows, lines as of ``ssh-keyscan`` or of a public key file.
+        confirm: asks the user; None where there is nobody to be asked.
+
+    Raises:
+        ConfigError: a given key is none.
+        DeviceError: a host cannot be reached, or its key is another one or not confirmed.
+    """
+    from device_agents.ssh import hosts_on_the_way, scan_host_keys
+
+    lines = [host_key_line(text) for text in given]
+    hosts = hosts_on_the_way(way.address)
+    if len(hosts) == len(lines):
+        keys = dict(zip(hosts, lines, strict=True))  # the login itself will check them
+    else:
+        scanned = scan_host_keys(way.address, way.identity)
+        unknown = [key for key in scanned if not (key.is_known or key.line in lines)]
+        rejected = [key for key in unknown if confirm is None or not confirm(key)]
+        if rejected:
+            raise HostKeyUnconfirmed(_how_to_confirm(rejected))
+        keys = {key.host: key.line for key in scanned}
+    return way.model_copy(update={"host_keys": keys})
+
+
+def _how_to_confirm(keys: Sequence[HostKey]) -> str:
+    told = ", ".join(f"{key.host} shows {key.line.split()[0]} {key.fingerprint}" for key in keys)
+    options = " ".join(f'--host-key "{key.line}"' for key in keys)
+    return f"host key not confirmed: {told}; if it is right (ssh-keygen -lf on the board tells), add {options}"
+
+
+def host_key_line(text: str) -> str:
+    """Type and base64 of a host key, from any of the lines that hold one.
+
+    Raises:
+        ConfigError: there is none in it.
+    """
+    match = re.search(r"(?:^|\s)((?:ssh|ecdsa|sk)-\S+\s+AAAA[A-Za-z0-9+/]+=*)", text)
+    if not match:
+        raise ConfigError(
+            f"{text[:60]!r} is no host key: give type and base64, as 'ssh-keyscan HOST' prints them: "
+            '"ssh-ed25519 AAAA..."'
+        )
+    return " ".join(match.group(1).split())
+
+
+def check_libc(description: Mapping[str, Any]) -> None:
+    """Make sure that our libraries can be loaded by the device's C library.
+
+    Raises:
+        BoardUnfit: it is another one than glibc and musl, or too old.
+    """
+    libc = str(description.get("libc") or "")
+    name, _, version = libc.partition(" ")
+    if name == "musl":
+        return
+    parts = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if name != "glibc" or parts < GLIBC_MIN:
+        reason = (description.get("missing") or {}).get("libc", "")
+        oldest = ".".join(map(str, GLIBC_MIN))
+        raise BoardUnfit(
+            f"its C library is {libc or f'unknown ({reason})'}: libraries need glibc {oldest} or newer, or musl; "
+            "update the board's system"
+        )
+
+
+def _write(
+    home: Home,
+    draft: Device,
+    description: dict[str, Any],
+    target: dict[str, Any],
+    threads: int,
+    cores: Sequence[int] = (),
+) -> Device:
+    """Fill in what the agent said, and write the device into the inventory."""
+    chosen = tuple(cores) or choose_cores(description, threads)
+    fields = {"platform": description.get("platform") or "cpu", "target": target, "cores": chosen, "threads": threads}
+    device = _valid(**{**dict(draft), **fields, "description": description})
     home.devices.add(device)
     return device
 
 
-def _platform(description: dict[str, Any]) -> str:
-    return "arm" if str(description.get("arch")).startswith(("aarch64", "arm")) else "cpu"
-
-
-def check(home: Home, name: str) -> list[CheckRow]:
-    """What a device needs to be measured on, thing by thing.
+def choose_cores(description: Mapping[str, Any], threads: int) -> tuple[int, ...]:
+    """Where to pin a device's threads: the last of the strongest cores, since the system's own work prefers the first.
 
     Raises:
-        DeviceError: the device is unknown, or its agent cannot be started.
+        ConfigError: there are fewer usable cores than threads.
+    """
+    usable = sorted(description.get("usable_cores") or ())
+    if usable and threads > len(usable):
+        raise ConfigError(f"{threads} threads on {len(usable)} usable cores: choose at most {len(usable)}")
+    for cluster in description.get("clusters") or ():
+        strong = [core for core in cluster["cores"] if core in usable]
+        if len(strong) >= threads:
+            return tuple(strong[-threads:])
+    return tuple(usable[-threads:])
+
+
+def _valid(**fields: Any) -> Device:
+    """A device of these fields.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    try:
+        return Device(**fields)
+    except pydantic.ValidationError as error:
+        raise ConfigError(first_reason(error)) from error
+
+
+def summary(device: Device) -> str:
+    """What a device is, in one line."""
+    told = device.description
+    cores = len(told.get("usable_cores") or ())
+    model = told.get("cpu_model") or told.get("arch")
+    return f"{model}, {cores} cores, {told.get('libc')}, compiled for {device.target.get('mcpu')}"
+
+
+def clean(home: Home, name: str, *, say: Callable[[str], None]) -> int:
+    """Empty the folder of a device's agent; the bytes that were freed.
+
+    Raises:
+        DeviceError: the device is unknown, in use, or cannot be reached.
     """
     device = home.devices.get(name)
-    with AgentClient(LoopbackTransport(home.folder("agents") / name)) as client:
-        description, state = client.describe(), client.state()
-    rows = [CheckRow("agent", True, f"answers, Python {description.get('python')}")]
-    rows.append(_compiler_row())
-    fresh = device.model_copy(update={"description": description})
-    same = fresh.fingerprint == device.fingerprint
-    rows.append(
-        CheckRow(
-            "fingerprint",
-            same,
-            device.fingerprint[:12] if same else f"was {device.fingerprint[:12]}, is {fresh.fingerprint[:12]}",
-            "" if same else f"the device has changed: 'hwprune device remove {name}', then add and profile it again",
-        )
-    )
-    governor = state.get("governor")
-    rows.append(
-        CheckRow(
-            "governor",
-            governor in (None, "performance"),
-            str(governor or "unknown (normal on virtual machines)"),
-            ""
-            if governor in (None, "performance")
-            else "set it to performance for steadier numbers: cpupower frequency-set -g performance",
-        )
-    )
-    free = shutil.disk_usage(home.folder("artifacts")).free
-    rows.append(
-        CheckRow(
-            "disk",
-            free >= DISK_FREE_MIN_BYTES,
-            f"{free / 2**30:.1f} GiB free",
-            "" if free >= DISK_FREE_MIN_BYTES else "free some space, or 'hwprune store gc --max-mib 256'",
-        )
-    )
-    return rows
-
-
-def _compiler_row() -> CheckRow:
-    try:
-        return CheckRow("C compiler", True, " ".join(host_target().compiler_command()))
-    except CompileError as error:
-        return CheckRow("C compiler", False, "none", str(error))
+    with home.open_store() as store, lease(store.leases, name, say=say), agent_of(home, device) as client:
+        return client.clean()

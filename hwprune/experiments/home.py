@@ -1,4 +1,4 @@
-"""Where state lives: one folder with devices, store, artifacts, latency models and leases."""
+"""Where state lives: one folder with devices, store, artifacts and latency models."""
 
 from __future__ import annotations
 
@@ -40,11 +40,6 @@ class Home:
     def artifacts(self) -> Path:
         """Folder of compiled libraries, by SHA-256."""
         return self.folder("artifacts")
-
-    @property
-    def leases(self) -> Path:
-        """Folder of the devices' locks."""
-        return self.folder("leases")
 
     @property
     def models(self) -> Path:

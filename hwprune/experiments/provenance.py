@@ -11,10 +11,15 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hwprune
+from hwprune import training
 from hwprune.errors import RunError
+
+if TYPE_CHECKING:
+    from device_agents.registry import Device
+    from hwprune.experiments.workbench import Workbench
 
 #: Packages whose versions change numbers.
 PACKAGES = ("apache-tvm", "numpy", "pymoo", "scikit-learn", "torch", "torch-pruning", "torchvision")
@@ -106,4 +111,16 @@ def environment() -> dict[str, Any]:
         "host_cpus": os.cpu_count(),
         "command": sys.argv,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def run_conditions(bench: Workbench, device: Device) -> dict[str, Any]:
+    """What a run's numbers depend on and no front tells: the dense weights, the images, where threads are pinned."""
+    val_images = bench.task.size("val")
+    return {
+        "weights_digest": training.weights_digest(bench.dense),
+        "train_images": bench.task.size("train"),
+        "val_images": min(bench.problem.evaluation.val_images or val_images, val_images),
+        "test_images": bench.task.size("test"),
+        "cores": list(device.cores),
     }

@@ -23,7 +23,7 @@ from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console
-from hwprune.experiments.provenance import RunFolder, environment, write_text
+from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
@@ -125,16 +125,17 @@ def search(
             method_settings=dict(method_settings),
             channel_step=step,
         )
-        folder = _begin(runs_folder, config, device, model)
+        folder = _begin(runs_folder, config, bench, device, model)
         return _search(folder, config, bench, session, model, console)
 
 
-def _begin(runs_folder: Path, config: RunConfig, device: Device, model: LatencyModel) -> RunFolder:
+def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
     """Folder of a new run with all that is known before it; none where that cannot be written."""
     folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
     try:
         write_text(folder.path / "latency_model.json", model.to_json())
-        folder.write_json("environment.json", {**environment(), "device": device.description})
+        facts = {**environment(), "device": device.description, "conditions": run_conditions(bench, device)}
+        folder.write_json("environment.json", facts)
         write_text(folder.path / "config.yaml", config.to_yaml())
     except BaseException:
         shutil.rmtree(folder.path, ignore_errors=True)

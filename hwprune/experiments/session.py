@@ -11,14 +11,15 @@ from torch import nn
 
 from device_agents.client import AgentClient
 from device_agents.registry import Device
-from device_agents.transport import LoopbackTransport
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.targets import CpuTarget
 from hwprune.experiments.candidates import CandidateJobs, linked_job
+from hwprune.experiments.devices import agent_of
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.lease import lease
+from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
@@ -27,6 +28,8 @@ from latency_models.shapes import LayerShape
 
 #: How long a command waits for another one that measures on the same device.
 LEASE_WAIT_S = 600.0
+#: Pauses before each attempt to reach a lost device again; a board that starts anew is back before their sum is over.
+RECONNECT_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 #: Kernels a pack: one library, one upload, and not too long until the next sign of progress.
 KERNELS_A_PACK = 128
 
@@ -125,7 +128,7 @@ def _own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float 
 def open_session(
     home: Home, device: Device, console: Console, *, max_age_s: float | None = None
 ) -> Iterator[DeviceSession]:
-    """Take the device, start its agent and open the store, for as long as the context lasts.
+    """Open the store, take the device and start its agent, for as long as the context lasts.
 
     Raises:
         DeviceError: another job holds the device all the time, or its agent cannot be started.
@@ -134,11 +137,18 @@ def open_session(
     target = CpuTarget.from_dict(device.target, device.threads)
     target.compiler_command()  # a missing C compiler is said before anything is waited for
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lease(home.leases, device.name, wait_s=LEASE_WAIT_S, say=console.warn))
         store = stack.enter_context(home.open_store())
-        client = stack.enter_context(AgentClient(LoopbackTransport(home.folder("agents") / device.name)))
+        held = stack.enter_context(lease(store.leases, device.name, wait_s=LEASE_WAIT_S, say=console.warn))
+
+        def connect() -> AgentClient:
+            held.check()
+            return agent_of(home, device)
+
+        link = stack.enter_context(Link(connect, waits_s=RECONNECT_WAITS_S, say=console.warn))
+        for warning in link.client(busy_wait_s=LEASE_WAIT_S).warnings:
+            console.warn(warning)
         compiler = Compiler(target, home.path, workers=2)
-        measurer = Measurer(client, compiler, store, device, say=console.warn)
+        measurer = Measurer(link, compiler, store, device, say=console.warn)
         yield DeviceSession(home, device, compiler, measurer, max_age_s)
 
 
@@ -148,7 +158,8 @@ def _advancing(advance: Callable[[float], None]) -> Callable[[int, int], None]:
 
     def progress(done: int, _total: int) -> None:
         nonlocal told
-        advance(done - told)
-        told = done
+        if done > told:  # what a lost device interrupted begins anew
+            advance(done - told)
+            told = done
 
     return progress

@@ -7,20 +7,21 @@ import datetime
 import functools
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from device_agents.client import AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
+from hwprune.measurement.clock import Clock
+from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
-from hwprune.measurement.trust import LIMITS, fallback_complaint
-from hwprune.records import CLOCK_DOUBT, Artifact, Conditions, Measurement, digest
+from hwprune.measurement.trust import fallback_complaint
+from hwprune.records import Artifact, Conditions, Measurement, digest
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -42,17 +43,11 @@ RESIDENT_SETTINGS = Settings(blocks=16, calls_min=3, block_ms_min=1.5)
 #: Kernels run for microseconds, so shorter blocks hold calls enough.
 KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 
-#: The device is this much faster than its own reference level: that was taken under load, and is taken anew.
-_FASTER_RATIO = 0.8
+#: Goes at networks that are shown to the user: all of them at one clock.
+FINAL_PASSES = 3
 
-#: A clock that has stood elsewhere for so long is the device's own from now on.
-_SETTLED_S = 30.0
-
-#: Stored numbers whose clock differs by more are of such a superseded level.
-_SAME_LEVEL = 0.05
-
-
-_NEVER_QUIET = "other programs have been busy ever since the device was measured first"
+#: What is measured: a network's job, or a kernel's layer shape.
+Wanted = TypeVar("Wanted")
 
 
 class KernelPack(Protocol):
@@ -116,7 +111,7 @@ class Measurer:
     """Measures on one device, and keeps what it measured.
 
     Attributes:
-        client: the conversation with the device's agent.
+        link: the way to the device; what is measured while it breaks is measured again.
         compiler: makes packs of kernels; None where only networks are measured.
         store: keeps every measurement.
         device: the device's entry in the inventory.
@@ -128,7 +123,7 @@ class Measurer:
         recalibrate: take the device's reference level anew instead of from the store.
     """
 
-    client: AgentClient
+    link: Link
     compiler: KernelCompiler | None
     store: Store
     device: Device
@@ -138,14 +133,18 @@ class Measurer:
     wait_s: float = 60.0
     say: Callable[[str], None] = _log.warning
     recalibrate: bool = False
-    _references_ms: dict[str, float | None] = field(init=False, default_factory=dict)
-    _provisional_ms: dict[str, float] = field(init=False, default_factory=dict)
-    _elsewhere: tuple[float, float] | None = field(init=False, default=None)  # level and since when
     _residents: dict[str, LoadedLibrary] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
+    _clock: Clock = field(init=False)
 
     def __post_init__(self) -> None:
-        self._readiness = Readiness(self.client, self.say)
+        self._clock = Clock(self.device, self.store, self.say, self.recalibrate)
+        self._readiness = Readiness(self.link.client(), self.say)
+
+    @property
+    def client(self) -> AgentClient:
+        """The conversation with the device's agent, as far as anything was measured over it."""
+        return self._readiness.client
 
     def wait_until_ready(self) -> None:
         """Wait until the device is cool and idle, but not for ever."""
@@ -176,7 +175,7 @@ class Measurer:
             progress: told the networks that are done and their total.
 
         Raises:
-            AgentError: the device does not answer; what was measured before is in the store.
+            AgentError: the device is lost and stays away; what was measured before is in the store.
             StoreError: the store cannot be read or written.
         """
         count = max(processes or 0, FINAL_PROCESSES) if final else processes or SEARCH_PROCESSES
@@ -187,12 +186,18 @@ class Measurer:
                 if stored is not None:
                     found[job.key] = stored
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
-        for start in range(0, len(missing), NETWORKS_A_SITTING):
-            sitting = missing[start : start + NETWORKS_A_SITTING]
-            report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
-            for measurement in self._measure_networks(sitting, count, report):
-                self.store.add_measurement(measurement)
-                found[measurement.key] = measurement
+        for number in range(FINAL_PASSES if final else 1):
+            if number:
+                missing = [job for job in missing if self._clock.is_off(found[job.key])]
+                if missing:
+                    self.say(f"{len(missing)} networks were measured at another clock than the others: once more")
+            for start in range(0, len(missing), NETWORKS_A_SITTING):
+                sitting = missing[start : start + NETWORKS_A_SITTING]
+                report = _part(progress, len(jobs) - len(missing) + start, len(sitting), len(jobs))
+                measure = functools.partial(self._measure_networks, processes=count, progress=report)
+                for _, measurement in self._measured(sitting, measure, self._lost_network):
+                    self.store.add_measurement(measurement)
+                    found[measurement.key] = measurement
         return [found[job.key] for job in jobs]
 
     def kernels(
@@ -214,7 +219,7 @@ class Measurer:
         Raises:
             ConfigError: the measurer was made without a compiler.
             CompileError: a kernel cannot be compiled.
-            AgentError: the device does not answer; what was measured before is in the store.
+            AgentError: the device is lost and stays away; what was measured before is in the store.
             StoreError: the store cannot be read or written.
         """
         if self.compiler is None:
@@ -228,20 +233,64 @@ class Measurer:
                 self.device.fingerprint, version, threads=self.device.threads, max_age_s=max_age_s
             )
         )
-        found = {shape: row for shape, row in stored if shape in wanted and self._is_current(row, version)}
+        found = {shape: row for shape, row in stored if shape in wanted and self._clock.is_current(row)}
         missing = [shape for shape in dict.fromkeys(shapes) if shape not in found]
         if missing:
             pack = self.compiler.kernels(missing)
             for start in range(0, len(missing), KERNELS_A_SITTING):
                 sitting = missing[start : start + KERNELS_A_SITTING]
                 report = _part(progress, len(found), len(sitting), len(found) + len(missing) - start)
-                measured = self._measure_kernels(pack, sitting, report)
+                measure = functools.partial(self._measure_kernels, pack=pack, progress=report)
+                lost = functools.partial(self._lost_kernel, pack=pack)
+                measured = dict(self._measured(sitting, measure, lost))
                 self.store.add_kernel_measurements(measured.items())
                 found |= measured
         return {shape: found[shape] for shape in dict.fromkeys(shapes)}
 
+    def _measured(
+        self,
+        wanted: Sequence[Wanted],
+        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
+        lost: Callable[[Wanted, str], Measurement],
+    ) -> Iterator[tuple[Wanted, Measurement]]:
+        """One sitting; where the device is lost by it again and again, each by itself, to find out which one it is.
+
+        Args:
+            wanted: what to measure.
+            measure: measures some of it.
+            lost: what is kept of the one that the device is lost by, and why.
+        """
+        try:
+            found = self.link.do(lambda client: self._over(client, wanted, measure))
+        except LostByWork as error:
+            if len(wanted) > 1:
+                for each in wanted:
+                    yield from self._measured([each], measure, lost)
+                return
+            found = [lost(wanted[0], f"the device was {error}")]
+        yield from zip(wanted, found, strict=True)
+
+    def _over(
+        self,
+        client: AgentClient,
+        wanted: Sequence[Wanted],
+        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
+    ) -> Sequence[Measurement]:
+        """Measure over a connection; what was loaded over a former one ended with that."""
+        if client is not self.client:
+            self._readiness.client = client
+            self._residents.clear()
+        return measure(wanted)
+
+    def _lost_network(self, job: NetworkJob, error: str) -> Measurement:
+        return self._measurement(job.key, self._conditions(job.artifact), Subject([], error=error), {}, {})
+
+    def _lost_kernel(self, shape: LayerShape, error: str, *, pack: KernelPack) -> Measurement:
+        conditions = replace(self._conditions(pack.artifact), input_shape=_input_of(shape))
+        return self._measurement(shape_key(shape), conditions, Subject([], error=error), {}, {})
+
     def _measure_networks(
-        self, jobs: Sequence[NetworkJob], processes: int, progress: Progress | None
+        self, jobs: Sequence[NetworkJob], *, processes: int, progress: Progress | None
     ) -> list[Measurement]:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
@@ -274,8 +323,8 @@ class Measurer:
         ]
 
     def _measure_kernels(
-        self, pack: KernelPack, shapes: Sequence[LayerShape], progress: Progress | None
-    ) -> dict[LayerShape, Measurement]:
+        self, shapes: Sequence[LayerShape], *, pack: KernelPack, progress: Progress | None
+    ) -> list[Measurement]:
         self._readiness.wait(self.wait_s)
         before = self.client.state()
         with unloading(self.client, self._load(pack.artifact, 1)) as library:
@@ -289,60 +338,30 @@ class Measurer:
             self._sit(subjects, self.kernel_settings, pack.artifact.schedule_version, progress)
         after = self.client.state()
         conditions = self._conditions(pack.artifact)
-        return {
-            shape: _without_call(
+        return [
+            _without_call(
                 self._measurement(
                     shape_key(shape), replace(conditions, input_shape=_input_of(shape)), subject, before, after
                 ),
                 subject.overhead_ms,
             )
             for shape, subject in zip(shapes, subjects, strict=True)
-        }
+        ]
 
     def _sit(
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
     ) -> None:
         """Time the subjects, and learn how fast the device runs the reference kernel."""
-        known = self._reference_ms(schedule_version)
         was_quiet = session.measure(
             self.client,
             [subject for subject in subjects if subject.error is None],
             settings,
             threads=self.device.threads,
-            device_reference_ms=known or self._provisional_ms.get(schedule_version),
+            device_reference_ms=self._clock.expected_ms(schedule_version),
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
-        levels = [subject.level_ms for subject in subjects if subject.grade is not None and subject.grade.is_steady]
-        if not levels:
-            return
-        level_ms = min(levels)
-        if known is None and was_quiet:
-            self._references_ms[schedule_version] = level_ms
-        elif known is not None and was_quiet and self._has_moved(level_ms, known):
-            self.say(
-                f"device {self.device.name!r} now runs at {known / level_ms:.2f} times the clock that it was measured "
-                "at first; what was measured then will be measured again when it is needed"
-            )
-            self._references_ms[schedule_version] = level_ms
-            for subject in subjects:
-                subject.regrade(subject.level_ms, level_ms)
-        elif known is None:
-            # Never seen at rest: good enough to tell slower moments by; numbers given at it were seen 30 % off.
-            self._provisional_ms[schedule_version] = min(level_ms, self._provisional_ms.get(schedule_version, level_ms))
-            for subject in subjects:
-                if subject.grade is not None and subject.grade.trust != "C":
-                    subject.grade = replace(subject.grade, trust="C", reason=_NEVER_QUIET)
-
-    def _has_moved(self, level_ms: float, known_ms: float) -> bool:
-        """Whether the device has a clock other than the known one, to stay."""
-        if abs(level_ms / known_ms - 1) <= LIMITS["B"] / CLOCK_DOUBT:
-            self._elsewhere = None
-            return False
-        now = time.monotonic()
-        if self._elsewhere is None or abs(level_ms / self._elsewhere[0] - 1) > LIMITS["B"]:
-            self._elsewhere = level_ms, now
-        return level_ms < _FASTER_RATIO * known_ms or now - self._elsewhere[1] > _SETTLED_S
+        self._clock.learn(subjects, schedule_version, was_quiet)
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
@@ -365,19 +384,7 @@ class Measurer:
 
     def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
         stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
-        return stored if stored is not None and self._is_current(stored, job.artifact.schedule_version) else None
-
-    def _is_current(self, measurement: Measurement, schedule_version: str) -> bool:
-        """Whether its numbers are given at the clock that the device's numbers are given at now."""
-        known, then = self._reference_ms(schedule_version), measurement.device_reference_ms
-        return known is None or (then is not None and abs(then / known - 1) <= _SAME_LEVEL)
-
-    def _reference_ms(self, schedule_version: str) -> float | None:
-        """Level of the reference kernel that this device's numbers are given at; None before the first ones."""
-        if schedule_version not in self._references_ms:
-            known = None if self.recalibrate else self.store.reference_ms(self.device.fingerprint, schedule_version)
-            self._references_ms[schedule_version] = known
-        return self._references_ms[schedule_version]
+        return stored if stored is not None and self._clock.is_current(stored) else None
 
     def _conditions(self, artifact: Artifact) -> Conditions:
         inputs = artifact.description.get("inputs") or [[]]
@@ -404,7 +411,7 @@ class Measurer:
             values_ms=subject.grade.values_ms,
             drift=subject.grade.drift,
             reference_ms=subject.level_ms if math.isfinite(subject.level_ms) else None,
-            device_reference_ms=self._reference_ms(conditions.schedule_version),
+            device_reference_ms=self._clock.level_ms(conditions.schedule_version),
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,
             repeats=subject.repeats,

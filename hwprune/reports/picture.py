@@ -20,6 +20,7 @@ from hwprune.reports.verdict import metric_of
 
 FloatArray = npt.NDArray[np.float64]
 
+#: How every picture looks.
 STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,

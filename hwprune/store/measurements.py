@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from hwprune.records import PROTOCOL_VERSION, Conditions, Measurement, digest
 from hwprune.store.artifacts import DEFAULT_CAP_BYTES, ArtifactStore
 from hwprune.store.database import BUSY_TIMEOUT_S, location_of, open_database, translated
+from hwprune.store.leases import Leases
 from hwprune.store.tables import measurements as table
 from latency_models.shapes import LayerShape
 
@@ -30,12 +31,14 @@ class Store:
 
     Attributes:
         artifacts: compiled libraries by SHA-256.
+        leases: who has which device.
     """
 
     def __init__(self, url: sa.URL, engine: sa.Engine, artifacts: ArtifactStore) -> None:
         self._url = url
         self._engine = engine
         self.artifacts = artifacts
+        self.leases = Leases(url, engine)
 
     @classmethod
     def open(

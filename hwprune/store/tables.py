@@ -4,7 +4,8 @@ import sqlalchemy as sa
 
 #: The newest migration in migrations/versions; a store of an older revision is migrated when it is opened.
 #: 0001: measurements of networks and kernels.
-SCHEMA_REVISION = "0001"
+#: 0002: leases of devices.
+SCHEMA_REVISION = "0002"
 
 metadata = sa.MetaData()
 
@@ -28,4 +29,16 @@ measurements = sa.Table(
     sa.Column("payload", sa.JSON, nullable=False),
     sa.Index("ix_measurements_key", "key", "conditions_digest"),
     sa.Index("ix_measurements_fingerprint", "fingerprint", "schedule_version"),
+)
+
+#: One row a device that is in use; see `leases.py`.
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("device", sa.String(255), primary_key=True),
+    sa.Column("token", sa.String(32), nullable=False),
+    sa.Column("holder", sa.String(512), nullable=False),
+    sa.Column("process", sa.String(255), nullable=False),
+    sa.Column("since_s", sa.Float, nullable=False, doc="seconds since 1970, UTC, by the holder's clock"),
+    sa.Column("heartbeat", sa.Integer, nullable=False),
 )

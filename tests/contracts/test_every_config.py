@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from device_agents.registry import Registry
 from hwprune import plugins
+from hwprune.compilation.targets import CpuTarget
 from hwprune.config import load_method_settings, load_problem
 from hwprune.objectives import find
 from hwprune.search import methods
@@ -13,6 +15,7 @@ from hwprune.search import methods
 CONFIGS = Path(__file__).parents[2] / "configs"
 PROBLEMS = sorted((CONFIGS / "problems").glob("*.yaml"))
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
+DEVICES = Registry(CONFIGS / "devices")
 
 for_every_problem = pytest.mark.parametrize("path", PROBLEMS, ids=lambda path: path.stem)
 for_every_method = pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
@@ -49,6 +52,17 @@ def test_method_file_lists_the_defaults_of_an_existing_method(path: Path) -> Non
 
 def test_every_method_has_its_file() -> None:
     assert {path.stem for path in METHODS} == set(plugins.names("hwprune.search.methods"))
+
+
+@pytest.mark.parametrize("name", DEVICES.names())
+def test_device_can_be_compiled_for_and_says_whether_it_was_ever_run(name: str) -> None:
+    device = DEVICES.get(name)
+    assert device.platform == ("arm" if device.target["mtriple"].startswith("aarch64") else "cpu")
+    assert CpuTarget.from_dict(device.target, device.threads).name
+    comment = " ".join((CONFIGS / "devices" / f"{name}.yaml").read_text().splitlines()[:5])
+    assert ("Never run here" in comment) != ("Run there by the tests" in comment)
+    assert device.ssh is not None
+    assert f"hwprune device add {name} --ssh {device.ssh.address}" in comment
 
 
 def test_quickstart_solves_the_problem_of_its_file() -> None:

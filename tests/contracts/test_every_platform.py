@@ -55,3 +55,12 @@ def test_on_a_computer_that_tells_nothing_every_fact_is_none_with_a_reason(platf
     assert {name for name, value in facts.items() if value is None} == set(missing)
     assert all(missing.values())
     assert {"cpu_model", "cores", "governor", "memory_bytes"} <= set(missing)
+
+
+def test_on_a_computer_that_tells_nothing_its_state_is_none_with_reasons(platform, tmp_path):
+    state = platform.state(str(tmp_path))
+    missing = state.pop("missing")
+    assert state
+    assert set(state.values()) == {None}
+    assert set(missing) == set(state)
+    assert all(missing.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -298,7 +297,7 @@ def test_a_torn_library_is_refused_and_can_be_put_again(client, build, tmp_path)
 
 
 def test_a_second_host_is_kept_out_until_the_first_is_gone(client, tmp_path):
-    with pytest.raises(DeviceBusy, match="another agent works in"):
+    with pytest.raises(DeviceBusy, match=rf"used by .*@.* \(process {os.getpid()}, since "):
         AgentClient(LoopbackTransport(tmp_path / "agent"))
     client.close()
     with AgentClient(LoopbackTransport(tmp_path / "agent")) as again:
@@ -367,32 +366,3 @@ def test_an_agent_that_hears_nothing_ends_itself(tmp_path):
     wait_for(lambda: not processes(tmp_path))
     with pytest.raises(AgentLost):
         client.state()
-
-
-def find_python(minor):
-    """An interpreter of that version on this machine, or None."""
-    name = f"python3.{minor}"
-    for place in (shutil.which(name), *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}")):
-        code = "import ctypes, sys; print(sys.version_info[1])"
-        if (
-            place is not None
-            and subprocess.run([place, "-I", "-c", code], capture_output=True, check=False).returncode == 0
-        ):
-            return str(place)
-    return None
-
-
-@pytest.mark.parametrize("minor", range(8, 15))
-def test_the_same_bundle_runs_on_every_python(minor, tmp_path, build):
-    python = find_python(minor)
-    if python is None:
-        pytest.skip(f"no Python 3.{minor} on this machine")
-    path, digest = build()
-    with AgentClient(LoopbackTransport(tmp_path / "agent", python)) as client:
-        assert client.describe()["python"].startswith(f"CPython 3.{minor}.")
-        assert client.state()["cpu_times_s"]
-        client.put(path, digest)
-        handle = client.load(digest, self_test=SELF_TEST).handle
-        assert client.run(handle, INPUT) == EXPECTED
-        (result,) = client.measure([TimingRequest(handle)], **QUICK)
-        assert len(result.blocks) == 3

@@ -155,7 +155,7 @@ def test_what_is_exported_computes_the_same_by_torch_onnx_and_library(hwprune, r
 
 def test_the_store_tells_what_it_keeps_and_a_dry_collection_removes_nothing(hwprune, run):
     facts = hwprune.json("store", "info")
-    assert facts["devices"] == ["local"]
+    assert "local" in facts["devices"]  # other tests register more
     assert 0 < facts["trusted"] <= facts["measurements"]
     artifacts = hwprune.folder / "home" / "artifacts"
     before = sorted(artifacts.iterdir())

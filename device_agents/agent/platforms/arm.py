@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from device_agents.agent import host_facts
+from device_agents.agent import host_facts, host_state, power
 from device_agents.agent.host_state import Absent, gather, read_text
 
 #: Core designs by implementer and part number (MIDR), where boards are common.
@@ -43,19 +43,32 @@ def present(root: str) -> bool:
 
 def cpu_model(root: str) -> str:
     """Designs of the cores, joined by ``+`` where clusters differ; as a number where unknown."""
-    designs = []
-    implementer = ""
+    return "+".join(part["design"] for part in cpu_parts(root))
+
+
+def cpu_parts(root: str) -> list[dict[str, Any]]:
+    """Each design with its numbers and its cores, in the order of the cores: what a compiler is told of."""
+    parts: dict[tuple[str, str], list[int]] = {}
+    core, implementer = 0, ""
     for line in read_text(root, "proc/cpuinfo").splitlines():
         name, _, value = (part.strip() for part in line.partition(":"))
-        if name == "CPU implementer":
+        if name == "processor":
+            core = int(value)
+        elif name == "CPU implementer":
             implementer = value
         elif name == "CPU part":
-            design = CORES.get((implementer, value), f"implementer {implementer} part {value}")
-            if design not in designs:
-                designs.append(design)
-    if not designs:
+            parts.setdefault((implementer, value), []).append(core)
+    if not parts:
         raise Absent("/proc/cpuinfo names no CPU part")
-    return "+".join(designs)
+    return [
+        {
+            "implementer": key[0],
+            "part": key[1],
+            "design": CORES.get(key, "implementer {} part {}".format(*key)),
+            "cores": cores,
+        }
+        for key, cores in parts.items()
+    ]
 
 
 def board(root: str) -> str:
@@ -65,4 +78,20 @@ def board(root: str) -> str:
 
 def describe(root: str) -> dict[str, Any]:
     """Core designs, clusters, board, memory and system."""
-    return gather(dict(host_facts.READERS, cpu_model=cpu_model, board=board), root)
+    return gather(dict(host_facts.READERS, cpu_model=cpu_model, cpu_parts=cpu_parts, board=board), root)
+
+
+def throttle_flags(root: str) -> int:
+    """Raspberry Pi's flags, from the firmware's file or its tool; see :func:`host_state.throttle_flags`."""
+    try:
+        return host_state.throttle_flags(root)
+    except Absent as reason:
+        try:
+            return int(power.run_tool("vcgencmd", "get_throttled").partition("=")[2], 16)
+        except Absent as other:
+            raise Absent(f"{reason}; {other}") from other
+
+
+def state(root: str) -> dict[str, Any]:
+    """Governor, clocks, heat, load, throttling, power."""
+    return gather(dict(host_state.READERS, throttle_flags=throttle_flags, power_w=power.power_w), root)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from device_agents.agent import host_facts
+from device_agents.agent import host_facts, host_state, power
 from device_agents.agent.host_state import gather
 
 
@@ -24,3 +24,8 @@ def present(root: str) -> bool:
 def describe(root: str) -> dict[str, Any]:
     """Processor, memory and system."""
     return gather(host_facts.READERS, root)
+
+
+def state(root: str) -> dict[str, Any]:
+    """Governor, clocks, heat, load, throttling, power."""
+    return gather(dict(host_state.READERS, power_w=power.ina_rails_w), root)

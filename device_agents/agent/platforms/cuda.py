@@ -9,12 +9,11 @@ A device of this type in the inventory::
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from typing import Any
+from typing import Any, Mapping
 
 from device_agents.agent import host_facts
-from device_agents.agent.host_state import Absent, gather
+from device_agents.agent.host_state import Absent, gather, read_text
+from device_agents.agent.power import run_tool
 
 #: What nvidia-smi is asked for, and the name and unit it gets here.
 QUERY = {
@@ -26,9 +25,20 @@ QUERY = {
     "power.limit": "power_limit_w",
 }
 
+#: The same for what GPUs are doing just now.
+STATE_QUERY = {
+    "temperature.gpu": "temperature_celsius",
+    "clocks.sm": "clock_mhz",
+    "clocks.mem": "memory_clock_mhz",
+    "power.draw": "power_w",
+    "memory.used": "memory_used_mib",
+    "utilization.gpu": "busy_percent",
+    "clocks_throttle_reasons.active": "throttle_reasons",
+}
+
 
 def present(root: str) -> bool:
-    """Whether nvidia-smi finds a GPU."""
+    """Whether nvidia-smi finds a GPU, or the board is a Jetson."""
     try:
         return bool(gpus(root))
     except Absent:
@@ -36,25 +46,50 @@ def present(root: str) -> bool:
 
 
 def gpus(root: str) -> list[dict[str, str]]:
-    """One entry a GPU, as its driver describes it.
+    """One entry a GPU, as its driver describes it; Jetsons by their device tree, their tools tell less.
 
     Raises:
         Absent: there is no driver, or it finds no GPU.
     """
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        raise Absent("nvidia-smi is not installed")
-    command = [tool, "--query-gpu=" + ",".join(QUERY), "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Absent(f"nvidia-smi failed: {error}") from error
-    lines = answer.stdout.decode(errors="replace").strip().splitlines()
-    if answer.returncode != 0 or not lines:
-        raise Absent("nvidia-smi: {}".format(" ".join(lines) or "no GPU"))
-    return [dict(zip(QUERY.values(), (field.strip() for field in line.split(",")))) for line in lines]
+        return ask_driver(QUERY)
+    except Absent:
+        try:
+            chips = read_text(root, "proc/device-tree/compatible").split("\0")
+        except Absent:
+            chips = []
+        tegra = [chip for chip in chips if chip.startswith("nvidia,tegra")]
+        if not tegra:
+            raise
+        return [{"gpu_model": tegra[0].partition(",")[2]}]
+
+
+def gpu_state(root: str) -> list[dict[str, str]]:
+    """Heat, clocks, power, memory and reasons for throttling of each GPU.
+
+    Raises:
+        Absent: there is no driver, or it finds no GPU.
+    """
+    return ask_driver(STATE_QUERY)
+
+
+def ask_driver(query: Mapping[str, str]) -> list[dict[str, str]]:
+    """Answers of nvidia-smi to a query, one entry a GPU, as it puts them.
+
+    Raises:
+        Absent: there is no driver, or it finds no GPU.
+    """
+    answer = run_tool("nvidia-smi", "--query-gpu=" + ",".join(query), "--format=csv,noheader,nounits")
+    if not answer:
+        raise Absent("nvidia-smi: no GPU")
+    return [dict(zip(query.values(), (field.strip() for field in line.split(",")))) for line in answer.splitlines()]
 
 
 def describe(root: str) -> dict[str, Any]:
     """The GPUs, and the computer around them."""
     return gather(dict(host_facts.READERS, gpus=gpus), root)
+
+
+def state(root: str) -> dict[str, Any]:
+    """What the GPUs are doing; the processor's type tells the rest."""
+    return gather({"gpu_state": gpu_state}, root)

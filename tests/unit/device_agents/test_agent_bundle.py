@@ -65,7 +65,7 @@ def test_the_bundle_runs_without_anything_installed_and_ends_with_its_input(tmp_
         timeout=20,
         check=True,
     )
-    assert done.stdout == b""
+    assert done.stderr == b""
 
 
 def test_building_again_leaves_a_file_that_is_there_alone(tmp_path):

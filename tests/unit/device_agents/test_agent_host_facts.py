@@ -59,6 +59,11 @@ def test_the_clusters_of_an_arm_processor_are_told_apart(tmp_path):
     assert facts["cpu_features"] == ["asimd", "asimddp", "fp"]
     assert facts["clusters"] == [{"capacity": 1024, "cores": [2]}, {"capacity": 400, "cores": [0, 1]}]
     assert facts["board"] == "Imaginary Board 5"
+    assert facts["cpu_parts"] == [
+        {"implementer": "0x41", "part": "0xd05", "design": "Cortex-A55", "cores": [0]},
+        {"implementer": "0x41", "part": "0xd0b", "design": "Cortex-A76", "cores": [4]},
+        {"implementer": "0x99", "part": "0x001", "design": "implementer 0x99 part 0x001", "cores": [5]},
+    ]
 
 
 def test_a_processor_without_a_name_is_absent(tmp_path):
@@ -118,3 +123,67 @@ def test_a_driver_that_finds_no_gpu_is_absent_with_its_words(tmp_path, monkeypat
 def test_no_driver_is_absent(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cuda.describe(str(tmp_path))["missing"]["gpus"] == "nvidia-smi is not installed"
+
+
+def test_a_jetson_without_the_drivers_tool_is_known_by_its_device_tree(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    write(tmp_path, "proc/device-tree/compatible", "nvidia,p3768\0nvidia,tegra234\0")
+    assert cuda.present(str(tmp_path))
+    assert cuda.gpus(str(tmp_path)) == [{"gpu_model": "tegra234"}]
+    write(tmp_path, "proc/device-tree/compatible", "raspberrypi,5-model-b\0brcm,bcm2712\0")
+    assert not cuda.present(str(tmp_path))
+
+
+def test_the_state_of_gpus_is_told_by_their_driver(tmp_path, monkeypatch):
+    fake_tool(tmp_path, monkeypatch, "echo '61, 1500, 5001, 43.5, 812, 97, 0x0000000000000004'")
+    assert cuda.state(str(tmp_path)) == {
+        "gpu_state": [
+            {
+                "temperature_celsius": "61",
+                "clock_mhz": "1500",
+                "memory_clock_mhz": "5001",
+                "power_w": "43.5",
+                "memory_used_mib": "812",
+                "busy_percent": "97",
+                "throttle_reasons": "0x0000000000000004",
+            }
+        ],
+        "missing": {},
+    }
+
+
+def test_an_x86_processor_is_told_by_its_numbers(tmp_path):
+    write(tmp_path, "proc/cpuinfo", "vendor_id: GenuineIntel\ncpu family: 6\nmodel: 85\nstepping: 7\n")
+    assert host_facts.cpu_ids(str(tmp_path)) == {
+        "vendor_id": "GenuineIntel",
+        "cpu family": "6",
+        "model": "85",
+        "stepping": "7",
+    }
+    write(tmp_path, "proc/cpuinfo", "cpu family: 6\n")
+    with pytest.raises(Absent, match="lacks vendor_id, model, stepping"):
+        host_facts.cpu_ids(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("loader", "said"),
+    [
+        ("echo 'musl libc (aarch64)'; echo 'Version 1.2.4'; exit 1", "musl 1.2.4"),
+        ("exit 127", "musl"),
+        (None, None),
+    ],
+)
+def test_a_system_without_glibc_is_asked_for_musl(tmp_path, monkeypatch, loader, said):
+    monkeypatch.setattr(host_facts.os, "confstr", lambda name: None)
+    if loader is None:
+        with pytest.raises(Absent, match="neither glibc nor"):
+            host_facts.libc(str(tmp_path))
+        return
+    write(tmp_path, "lib/ld-musl-aarch64.so.1", f"#!/bin/sh\n{loader}\n")
+    (tmp_path / "lib/ld-musl-aarch64.so.1").chmod(0o755)
+    assert host_facts.libc(str(tmp_path)) == said
+
+
+def test_this_computer_tells_its_libc_and_the_width_of_its_addresses():
+    assert host_facts.libc("/").split()[0] in ("glibc", "musl")
+    assert host_facts.pointer_bits("/") in (32, 64)

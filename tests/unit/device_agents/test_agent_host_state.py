@@ -1,7 +1,7 @@
 import pytest
 
 from device_agents.agent import host_state
-from device_agents.agent.host_state import Absent, read_state
+from device_agents.agent.host_state import READERS, Absent, gather, merge
 
 BOARD = {
     "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "ondemand\n",
@@ -38,7 +38,7 @@ def board(tmp_path):
 
 def test_every_reader_reads_a_board(board, monkeypatch):
     monkeypatch.setattr(host_state.os, "sysconf", lambda name: 100)
-    assert read_state(str(board)) == {
+    assert gather(READERS, str(board)) == {
         "governor": "ondemand+performance",
         "clock_limits_mhz": [[600.0, 1500.0], [2400.0, 2400.0]],
         "clocks_mhz": [600.0, 2400.0],
@@ -54,7 +54,7 @@ def test_every_reader_reads_a_board(board, monkeypatch):
 
 
 def test_what_is_absent_is_none_with_a_reason_and_never_zero(tmp_path):
-    state = read_state(str(tmp_path))
+    state = gather(READERS, str(tmp_path))
     missing = state.pop("missing")
     assert set(state.values()) == {None}
     assert set(missing) == set(state) == set(host_state.READERS)
@@ -66,7 +66,7 @@ def test_what_cannot_be_understood_is_none_with_a_reason(board):
     (board / "proc/loadavg").write_text("")
     (board / "proc/pressure/cpu").write_text("full avg10=0.00\n")
     (board / "sys/class/thermal/thermal_zone0/temp").write_text("hot")
-    state = read_state(str(board))
+    state = gather(READERS, str(board))
     assert [state[name] for name in ("load_average", "cpu_pressure_percent", "temperatures_celsius")] == [None] * 3
     assert "'hot'" in state["missing"]["temperatures_celsius"]
     assert state["missing"]["cpu_pressure_percent"] == "/proc/pressure/cpu has no line 'some'"
@@ -95,6 +95,17 @@ def test_a_reader_alone_raises_the_reason(tmp_path):
 
 
 def test_this_computer_has_a_load_average():
-    state = read_state()
+    state = gather(READERS, "/")
     assert state["load_average"] >= 0
     assert state["cpu_times_s"]["busy"] > 0
+
+
+def test_of_two_sources_the_first_that_knows_a_fact_counts():
+    processor = {"governor": "powersave", "power_w": None, "heat": None, "missing": {"power_w": "no chip", "heat": "?"}}
+    gpu = {"governor": "another", "power_w": 3.0, "heat": None, "missing": {"heat": "no driver"}}
+    assert merge([processor, gpu]) == {
+        "governor": "powersave",
+        "power_w": 3.0,
+        "heat": None,
+        "missing": {"heat": "no driver"},
+    }

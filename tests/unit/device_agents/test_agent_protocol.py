@@ -10,7 +10,11 @@ from device_agents.client import ERRORS
 from device_agents.protocol import BadRequest
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -51,12 +55,80 @@ def test_a_bare_name_is_taken():
 
 
 def test_the_verbs_are_those_of_the_design():
-    assert list(protocol.ARGUMENTS) == ["hello", "describe", "state", "load", "measure", "run", "unload", "bye"]
+    assert list(protocol.ARGUMENTS) == [
+        "hello",
+        "describe",
+        "state",
+        "load",
+        "measure",
+        "run",
+        "unload",
+        "clean",
+        "bye",
+    ]
+
+
+def framed(verb, arguments):
+    return {"id": 7, "verb": verb, "deadline_s": 3.0, "arguments": arguments}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": -1},
+        {"id": 1.5},
+        {"id": True},
+        {"id": 2**60},
+        {"deadline_s": 0},
+        {"deadline_s": float("inf")},
+        {"deadline_s": "3"},
+        {"verb": ["load"]},
+        {"verb": None},
+        {"arguments": []},
+        {"arguments": None},
+        {"more": 1},
+    ],
+)
+def test_a_frame_of_another_form_is_refused(change):
+    with pytest.raises(BadRequest):
+        protocol.check_request({**framed("bye", {}), **change})
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b'{"a":NaN}', "NaN is no number"),
+        (b'{"a":-Infinity}', "-Infinity is no number"),
+        (b'{"a":1,"a":2}', "a key stands twice"),
+        (b'{"a":{"b":1,"c":2,"b":1}}', "a key stands twice"),
+        (b'{"a":' + b"9" * 5000 + b"}", "a number of 5000 digits"),
+        (b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "recursion"),
+        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "recursion"),
+    ],
+)
+def test_what_could_be_read_in_several_ways_or_harm_is_refused(line, complaint):
+    with pytest.raises(BadRequest, match=complaint) as refusal:
+        protocol.decode(line)
+    assert len(str(refusal.value)) < 500
+
+
+def test_a_number_that_json_does_not_have_is_not_sent():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        protocol.encode({"a": float("nan")})
+
+
+def test_a_refusal_is_short_however_long_what_it_refuses_is():
+    for huge in ("x" * 10_000_000, list(range(1_000_000)), {str(number): number for number in range(100_000)}):
+        for change in ({"verb": huge}, {"arguments": huge}, {"id": huge}, {"deadline_s": huge}):
+            with pytest.raises(BadRequest) as refusal:
+                protocol.check_request({**framed("bye", {}), **change})
+            assert len(str(refusal.value)) < 500
 
 
 @pytest.mark.parametrize(("verb", "arguments"), [("load", LOAD), ("measure", MEASURE), ("bye", {})])
 def test_a_complete_request_is_taken_as_it_is(verb, arguments):
-    assert protocol.check_request({"verb": verb, "arguments": arguments}) == arguments
+    request = protocol.check_request(framed(verb, arguments))
+    assert (request.id, request.verb, request.deadline_s, request.arguments) == (7, verb, 3.0, arguments)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +152,13 @@ def test_a_complete_request_is_taken_as_it_is(verb, arguments):
 def test_a_wrong_request_is_refused_with_the_argument_named(verb, change, complaint):
     known = {"load": LOAD, "measure": MEASURE}.get(verb, {})
     with pytest.raises(BadRequest) as refusal:
-        protocol.check_request({"verb": verb, "arguments": {**known, **change}})
+        protocol.check_request(framed(verb, {**known, **change}))
     assert str(refusal.value).startswith(complaint)
 
 
 def test_a_missing_argument_is_refused():
     with pytest.raises(BadRequest, match="load takes the arguments cores, library, self_test, timeout_s"):
-        protocol.check_request({"verb": "load", "arguments": {"library": "0" * 64}})
+        protocol.check_request(framed("load", {"library": "0" * 64}))
 
 
 def test_every_kind_of_error_of_the_wire_has_its_exception():

@@ -28,7 +28,7 @@ class ScriptedTransport:
 
     def _serve(self, reader, writer):
         with reader, writer:
-            hello = {"version": self.version, "libraries": ["a" * 64]}
+            hello = {"version": self.version, "libraries": ["a" * 64], "warnings": []}
             request = protocol.decode(reader.readline())
             writer.write(protocol.encode({"id": request["id"], "result": hello}))
             writer.flush()
@@ -143,18 +143,19 @@ def test_progress_reaches_the_caller():
 
     seen = []
     with AgentClient(ScriptedTransport(script)) as client:
-        client.measure([TimingRequest(1)], on_progress=lambda done, total: seen.append((done, total)))
+        client.measure([], on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
 
 
 def test_values_are_the_mean_of_their_batch_in_milliseconds():
-    block = {"ns": [40_000, 60_000], "batch": 4, "before_ns": 20_000, "after_ns": 30_000}
-    raw = {"blocks": [block], "warmup_calls": 7, "overhead_ns": 500.0, "error": None}
+    block = {"ns": [40_000, 60_000], "batch": 4, "before_ns": 20_000, "after_ns": 30_000, "energy_uj": None}
+    raw = {"blocks": [block], "warmup_calls": 7, "overhead_ns": 500.0, "energy_missing": "no meter", "error": None}
     with AgentClient(ScriptedTransport(lambda request: [reply(request, {"results": [raw]})])) as client:
         (result,) = client.measure([TimingRequest(1, 0, (16,))])
     assert result.blocks[0].values_ms == (0.01, 0.015)
     assert (result.blocks[0].reference_before_ms, result.blocks[0].reference_after_ms) == (0.02, 0.03)
     assert (result.warmup_calls, result.overhead_ms, result.error) == (7, 0.0005, None)
+    assert (result.energy_mj, result.energy_missing) == (None, "no meter")
 
 
 def test_a_library_that_is_on_the_device_is_not_put_again(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agents.errors import DeviceError, DeviceFileError, UnknownDeviceError
-from device_agents.registry import Device, Registry
+from device_agents.registry import Device, Registry, SshWay
 
 TARGET = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512", "mattr": ["+avx512f"]}
 FACTS = {
@@ -18,6 +18,8 @@ FACTS = {
     "python": "CPython 3.11.7",
 }
 LOCAL = Device(name="local", transport="local", platform="cpu", target=TARGET, cores=(1,), description=FACTS)
+
+WAY = {"address": "pi@board:2222", "host_keys": {"[board]:2222": "ssh-ed25519 AAAA"}}
 
 
 @pytest.fixture
@@ -38,6 +40,12 @@ def test_every_field_comes_back_equal(tmp_path_factory, cores, threads, step):
     device = LOCAL.model_copy(update={"cores": tuple(cores), "threads": threads, "channel_step": step})
     registry.add(device)
     assert registry.get("local") == device
+
+
+def test_the_way_to_a_board_comes_back_equal(registry):
+    board = LOCAL.model_copy(update={"transport": "ssh", "ssh": SshWay(**WAY, identity="~/key")})
+    registry.add(board)
+    assert registry.get("local") == board
 
 
 def test_a_folder_that_is_not_there_holds_no_devices(registry):
@@ -86,6 +94,30 @@ def write(registry, tmp_path, fields):
         ({"transport": "local", "platform": "cpu", "target": {}, "cores": [-1]}, "cores.0: .* found -1"),
         ({"transport": "local", "platform": "cpu", "target": {}, "threads": "two"}, "threads: .* found 'two'"),
         ({"transport": "telnet", "platform": "cpu", "target": {}}, "transport: .* found 'telnet'"),
+        (
+            {"transport": "ssh", "platform": "arm", "target": {}},
+            "transport 'ssh' and the key 'ssh' belong together",
+        ),
+        (
+            {"transport": "local", "platform": "arm", "target": {}, "ssh": WAY},
+            "transport 'ssh' and the key 'ssh' belong together",
+        ),
+        (
+            {"transport": "ssh", "platform": "arm", "target": {}, "ssh": {**WAY, "password": "x"}},
+            "unknown key 'ssh.password'",
+        ),
+        (
+            {"transport": "ssh", "platform": "arm", "target": {}, "ssh": {**WAY, "host_keys": {"board": "key"}}},
+            "ssh.host_keys: board: a host key is its type and its base64",
+        ),
+        (
+            {"transport": "ssh", "platform": "arm", "target": {}, "ssh": {**WAY, "address": "-oProxyCommand=x"}},
+            r"ssh.address: must be \[user@\]host\[:port\]",
+        ),
+        (
+            {"transport": "ssh", "platform": "arm", "target": {}, "ssh": {**WAY, "folder": "../.."}},
+            "ssh.folder: must name a folder of the agent's own",
+        ),
         ("- a\n- list\n", "must hold a mapping with the keys transport, platform"),
         ("a: [", "cannot be read as YAML"),
     ],

@@ -36,15 +36,18 @@ def test_an_interpreter_that_is_not_there_is_told(tmp_path):
 
 
 def test_closing_gives_the_last_lines_of_standard_error(tmp_path):
-    transport = LoopbackTransport(tmp_path, python=sys.executable)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "a warning of the system" >&2\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    transport = LoopbackTransport(tmp_path / "agent", python=str(python))
     reader, writer = transport.start()
     with reader, writer:
         writer.write(b"nonsense\n" + protocol.encode({"id": 1, "verb": "state", "deadline_s": 9, "arguments": {}}))
         writer.flush()
-        assert protocol.decode(reader.readline())["id"] == 1
+        assert [protocol.decode(reader.readline())["id"] for _ in range(2)] == [None, 1]
         writer.close()
         assert reader.read() == b""
-    assert "not a request" in transport.close()
+    assert transport.close() == "a warning of the system"
 
 
 def test_an_agent_that_does_not_end_by_itself_is_ended(tmp_path):

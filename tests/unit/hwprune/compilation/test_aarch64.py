@@ -2,9 +2,9 @@
 
 import itertools
 import shutil
-import subprocess
 from dataclasses import replace
 
+import c_runner
 import layer_networks
 import numpy as np
 import pytest
@@ -21,29 +21,6 @@ TRIPLE = "aarch64-linux-gnu"
 #: Every family on one CPU, the CPUs by turns.
 FAMILIES = tuple(zip(layer_networks.NETWORKS, itertools.cycle(CPUS), strict=False))
 
-RUNNER = """\
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-int main(int count, char **arguments)
-{
-    if (count != 4)
-        return 2;
-    size_t in = strtoul(arguments[2], 0, 10), out = strtoul(arguments[3], 0, 10);
-    float *input = malloc(in), *output = malloc(out);
-    void *library = dlopen(arguments[1], RTLD_NOW);
-    if (!library) {
-        fprintf(stderr, "%s\\n", dlerror());
-        return 3;
-    }
-    int (*run)(const float *, float *) = (int (*)(const float *, float *))dlsym(library, "network_run");
-    if (fread(input, 1, in, stdin) != in || run(input, output))
-        return 4;
-    return fwrite(output, 1, out, stdout) != out;
-}
-"""
-
 
 @pytest.fixture(scope="module")
 def emulate(tmp_path_factory):
@@ -52,16 +29,10 @@ def emulate(tmp_path_factory):
     missing = [package for program, package in needs.items() if not shutil.which(program)]
     if missing:
         pytest.skip(f"needs an emulator and a cross compiler: apt install {' '.join(missing)}")
-    folder = tmp_path_factory.mktemp("runner")
-    (folder / "runner.c").write_text(RUNNER)
-    subprocess.run([f"{TRIPLE}-gcc", "-O1", "-o", folder / "runner", folder / "runner.c", "-ldl"], check=True)
+    runner = c_runner.build([f"{TRIPLE}-gcc"], tmp_path_factory.mktemp("runner"))
 
     def run(artifact, x):
-        sizes = [str(artifact.description[key]) for key in ("input_bytes", "output_bytes")]
-        command = ["qemu-aarch64", "-L", f"/usr/{TRIPLE}", folder / "runner", artifact.path, *sizes]
-        done = subprocess.run(command, input=x.numpy().tobytes(), capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        return np.frombuffer(done.stdout, np.float32)
+        return c_runner.run(["qemu-aarch64", "-L", f"/usr/{TRIPLE}", runner], artifact, x)
 
     return run
 

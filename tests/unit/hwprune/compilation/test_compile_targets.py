@@ -1,6 +1,6 @@
 import pytest
 
-from hwprune.compilation import targets
+from hwprune.compilation import toolchain
 from hwprune.compilation.targets import CpuTarget, host_target
 from hwprune.errors import CompileError
 
@@ -49,13 +49,13 @@ def test_threads_are_part_of_a_target_and_at_least_one():
 
 
 def test_a_missing_compiler_names_the_package(monkeypatch):
-    monkeypatch.setattr(targets.shutil, "which", lambda name: None)
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
     with pytest.raises(CompileError, match="apt install gcc`"):
         host_target().compiler_command()
 
 
 def test_a_missing_cross_compiler_names_the_package(monkeypatch):
-    monkeypatch.setattr(targets.shutil, "which", lambda name: None)
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
     target = CpuTarget.from_dict({"mcpu": "cortex-a72", "mtriple": "aarch64-linux-gnu"})
     with pytest.raises(CompileError, match="apt install gcc-aarch64-linux-gnu`"):
         target.compiler_command()

@@ -12,6 +12,7 @@ import pytest
 from device_agents.client import AgentClient, SelfTest
 from device_agents.registry import Device
 from device_agents.transport import LoopbackTransport
+from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.session import Settings
 from hwprune.records import Artifact
@@ -37,9 +38,11 @@ class FixtureCompiler:
         self.folder = folder
         self.packs = 0
 
-    def network(self, work: int = 1000, fatal_call: int = 0, **description: Any) -> Artifact:
+    def network(self, work: int = 1000, fatal_call: int = 0, kills_parent: int = 0, **description: Any) -> Artifact:
         facts = {"inputs": [[1, 4]], "outputs": [[1, 1]], "input_bytes": 16, "output_bytes": 4}
-        return self.library("network", {**facts, **description}, WORK=work, FATAL_CALL=fatal_call)
+        return self.library(
+            "network", {**facts, **description}, WORK=work, FATAL_CALL=fatal_call, KILLS_PARENT=kills_parent
+        )
 
     def resident(self) -> Artifact:
         facts = {"inputs": [[1, 4]], "outputs": [[1, 1]], "input_bytes": 16, "output_bytes": 4, "numbers": 2}
@@ -53,7 +56,10 @@ class FixtureCompiler:
     def library(self, kind: Any, facts: dict[str, Any], **macros: int) -> Artifact:
         description = {"abi": 1, "kind": kind, "weights_bytes": 100, "arena_bytes": 23, "fallback_calls": 0, **facts}
         text = json.dumps(json.dumps({**description, "fallback_ops": facts.get("fallback_ops", [])}))
-        defines = [f"-D{name}={value}" for name, value in {"FATAL_CALL": 0, **macros, "DESCRIPTION": text}.items()]
+        defines = [
+            f"-D{name}={value}"
+            for name, value in {"FATAL_CALL": 0, "KILLS_PARENT": 0, **macros, "DESCRIPTION": text}.items()
+        ]
         path = self.folder / "draft.so"
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", *defines, str(SOURCE), "-o", str(path)], check=True)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -88,7 +94,14 @@ def measurer(client: AgentClient, compiler: FixtureCompiler, store: Store) -> Me
     )
     brief = Settings(blocks=6, calls_min=3, block_ms_min=0.5, repeats_max=1, repeat_s=1.0, timeout_s=5.0)
     return Measurer(
-        client, compiler, store, device, settings=brief, kernel_settings=brief, wait_s=0.0, say=lambda _text: None
+        Link(lambda: client),
+        compiler,
+        store,
+        device,
+        settings=brief,
+        kernel_settings=brief,
+        wait_s=0.0,
+        say=lambda _text: None,
     )
 
 

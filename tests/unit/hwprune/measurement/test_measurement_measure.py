@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from device_agents.client import SelfTest
-from device_agents.errors import AgentLost
 from hwprune.errors import ConfigError
 from hwprune.measurement.measure import Measurer, NetworkJob
 from hwprune.records import Measurement
@@ -81,7 +80,7 @@ def test_numbers_at_a_superseded_reference_level_are_made_afresh(measurer: Measu
     job = NetworkJob(compiler.network())
     first = measurer.network(job)
     known = trusted(store, dataclasses.replace(first, device_reference_ms=first.reference_ms))
-    again = Measurer(measurer.client, None, store, measurer.device, wait_s=0.0)
+    again = Measurer(measurer.link, None, store, measurer.device, wait_s=0.0)
     assert again.network(job) == known
     slower = dataclasses.replace(first, key="0" * 64, device_reference_ms=first.reference_ms * 2)
     trusted(store, slower)
@@ -90,7 +89,7 @@ def test_numbers_at_a_superseded_reference_level_are_made_afresh(measurer: Measu
     renewed = later.network(job)
     assert renewed.measured_at > known.measured_at
     if said:  # while other programs are busy the level stands, and the numbers are renewed all the same
-        assert "times faster than when it was measured first" in said[0]
+        assert "now runs at" in said[0]
 
 
 def test_a_network_in_two_jobs_is_measured_once(measurer: Measurer, compiler, store: Store) -> None:
@@ -257,9 +256,3 @@ def test_an_interrupted_profile_keeps_what_was_measured(measurer: Measurer, tmp_
 def test_kernels_need_a_compiler(measurer: Measurer) -> None:
     with pytest.raises(ConfigError, match="with a compiler"):
         dataclasses.replace(measurer, compiler=None).kernels([kernel(1, 1)])
-
-
-def test_a_lost_agent_raises(measurer: Measurer, compiler) -> None:
-    measurer.client.close()
-    with pytest.raises(AgentLost):
-        measurer.network(NetworkJob(compiler.network()))

@@ -11,6 +11,7 @@ from device_agents.transport import LoopbackTransport
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import trace
 from hwprune.compilation.targets import host_target
+from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.timelines import open_timer
 from hwprune.store import Store
@@ -40,7 +41,7 @@ def measurer(tmp_path, compiled):
         device = Device(
             name="here", transport="local", platform="cpu", target={"kind": "llvm"}, description=description
         )
-        yield Measurer(client, compiled[0], store, device, wait_s=0.0)
+        yield Measurer(Link(lambda: client), compiled[0], store, device, wait_s=0.0)
 
 
 def test_calls_of_networks_get_times_with_a_spread(measurer, compiled):
