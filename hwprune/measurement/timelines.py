@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agents.client import AgentClient, Block
-from device_agents.errors import RunFailed
+from device_agents.errors import LoadFailed, RunFailed
 from hwprune.compilation.timeline import RUNS_MAX, Timeline
-from hwprune.measurement.loading import load, unloading
+from hwprune.measurement.link import LostByWork
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.readiness import busy_cores, quiet_cores
-from hwprune.measurement.trust import KEPT_BLOCKS_MIN, LIMITS, is_doubtful, reference_level_ms
+from hwprune.measurement.trust import DOUBT_LIMITS, KEPT_BLOCKS_MIN, LIMITS, is_doubtful, reference_level_ms
 from hwprune.records import clock_doubt
 from latency_models.kernel_table import KernelTime
 
@@ -58,14 +59,29 @@ class Timer:
     Args:
         measurer: knows the device.
         timeline: the library.
-        handle: its process on the device.
     """
 
-    def __init__(self, measurer: Measurer, timeline: Timeline, handle: int) -> None:
+    def __init__(self, measurer: Measurer, timeline: Timeline) -> None:
         self._measurer = measurer
-        self._client: AgentClient = measurer.client
         self._timeline = timeline
-        self._handle = handle
+        self._client: AgentClient | None = None
+        self._handle = 0
+
+    def load(self, client: AgentClient) -> None:
+        """Load the library over a connection; a former one ended with its processes.
+
+        Raises:
+            LoadFailed: the device cannot load it.
+        """
+        artifact, measurer = self._timeline.artifact, self._measurer
+        client.put(artifact.path, artifact.sha256)
+        loaded = client.load(artifact.sha256, cores=measurer.device.cores, timeout_s=measurer.settings.timeout_s)
+        self._client, self._handle = client, loaded.handle
+
+    def unload(self, client: AgentClient) -> None:
+        """End the library's process, if it is on this connection."""
+        if client is self._client:
+            client.unload(self._handle)
 
     def times(self, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
         """Times of the calls of each network, in their order; None where a network could not be timed with trust.
@@ -74,60 +90,66 @@ class Timer:
             networks: what stands for the widths of each (``Family.numbers``).
 
         Raises:
-            AgentError: the device does not answer.
+            AgentError: the device is lost and stays away.
         """
         found: list[list[KernelTime] | None] = []
         for start in range(0, len(networks), NETWORKS_A_SITTING):
-            found += self._sitting(networks[start : start + NETWORKS_A_SITTING])
+            sitting = networks[start : start + NETWORKS_A_SITTING]
+            try:
+                found += self._measurer.do(functools.partial(self._sit, networks=sitting))
+            except LostByWork as error:
+                self._measurer.say(f"{len(sitting)} networks are left out: the device was {error}")
+                found += [None] * len(sitting)
         return found
 
-    def _sitting(self, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+    def _sit(self, client: AgentClient, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+        if client is not self._client:
+            self.load(client)
         jobs = [_Runs(numbers, 3, [], []) for numbers in networks]
         for job in jobs:
-            self._size(job)
-        known = self._measurer.store.reference_ms(
-            self._measurer.device.fingerprint, self._timeline.artifact.schedule_version
-        )
-        level_ms = float("nan")
+            self._size(client, job)
+        known_ms = self._measurer.reference_ms(self._timeline.artifact.schedule_version)
+        level_ms, doubt = float("nan"), 0.0
         deadline = time.monotonic() + PATIENCE_S
-        while True:
-            pending = [job for job in jobs if job.error is None and not job.kept(level_ms)]
-            if not pending or time.monotonic() > deadline:
+        while time.monotonic() < deadline:
+            running = [job for job in jobs if job.error is None]
+            pending = [job for job in running if not job.kept(level_ms)]
+            if not pending and doubt <= DOUBT_LIMITS["B"]:
                 break
             self._measurer.wait_until_ready()
-            self._add_blocks(pending, known)
+            self._add_blocks(client, pending or running, known_ms)
             level_ms = reference_level_ms([frame for job in jobs for frame in job.frames])
-        doubt = clock_doubt(known / level_ms) if known and math.isfinite(level_ms) else 0.0
-        if doubt > LIMITS["B"]:
+            doubt = clock_doubt(known_ms / level_ms) if known_ms and math.isfinite(level_ms) else 0.0
+        if doubt > DOUBT_LIMITS["B"]:
             return [None] * len(jobs)
-        ratio = known / level_ms if known else 1.0
+        ratio = known_ms / level_ms if known_ms else 1.0
         return [None if job.error else _times(job, job.kept(level_ms), ratio, doubt) for job in jobs]
 
-    def _size(self, job: _Runs) -> None:
+    def _size(self, client: AgentClient, job: _Runs) -> None:
         """Make a block long enough, or note why the network cannot run."""
         try:
-            times_ms, _, _ = self._block(job)
+            times_ms, _, _ = self._block(client, job)
         except RunFailed as failure:
-            job.error = str(failure)
+            self._give_up(client, job, failure)
             return
         run_ms = max(float(times_ms.sum(axis=1).min()), 1e-3)
         job.runs = int(np.clip(np.ceil(BLOCK_MS / run_ms), 1, RUNS_MAX))
 
-    def _add_blocks(self, jobs: Sequence[_Runs], known_ms: float | None) -> None:
+    def _add_blocks(self, client: AgentClient, jobs: Sequence[_Runs], known_ms: float | None) -> None:
         """A sitting's blocks, in turns; those that other programs may have slowed are not kept."""
-        started, before = time.monotonic(), self._client.state()
+        started, before = time.monotonic(), client.state()
         added: list[tuple[_Runs, FloatArray, Block]] = []
         for _ in range(BLOCKS):
             for job in jobs:
                 if job.error is not None:
                     continue
                 try:
-                    times_ms, before_ms, after_ms = self._block(job)
+                    times_ms, before_ms, after_ms = self._block(client, job)
                 except RunFailed as failure:
-                    job.error = str(failure)
+                    self._give_up(client, job, failure)
                     continue
                 added.append((job, times_ms, Block((float(times_ms.sum(axis=1).min()),), before_ms, after_ms)))
-        elapsed_s, after = time.monotonic() - started, self._client.state()
+        elapsed_s, after = time.monotonic() - started, client.state()
         busy = busy_cores(before, after, elapsed_s) - self._measurer.device.threads
         is_quiet = busy <= quiet_cores(before, after, elapsed_s)
         for job, times_ms, frame in added:
@@ -135,8 +157,14 @@ class Timer:
                 job.times_ms.append(times_ms)
                 job.frames.append(frame)
 
-    def _block(self, job: _Runs) -> tuple[FloatArray, float, float]:
-        output = self._client.run(self._handle, self._timeline.request(job.numbers, job.runs))
+    def _give_up(self, client: AgentClient, job: _Runs, failure: RunFailed) -> None:
+        """Leave a network out; a process that crashed by it runs no other one."""
+        job.error = str(failure)
+        self.unload(client)
+        self.load(client)
+
+    def _block(self, client: AgentClient, job: _Runs) -> tuple[FloatArray, float, float]:
+        output = client.run(self._handle, self._timeline.request(job.numbers, job.runs))
         return self._timeline.times_ms(output, job.runs)
 
 
@@ -145,22 +173,17 @@ def open_timer(measurer: Measurer, timeline: Timeline) -> Iterator[Timer | None]
     """A timeline on the device as long as the context lasts; None where the device cannot load it.
 
     Raises:
-        AgentError: the device does not answer, or the library cannot be written there.
+        AgentError: the device is lost and stays away, or the library cannot be written there.
     """
-    library = load(
-        measurer.client,
-        timeline.artifact,
-        processes=1,
-        cores=measurer.device.cores,
-        self_test=None,
-        timeout_s=measurer.settings.timeout_s,
-    )
-    with unloading(measurer.client, library):
-        if library.error is None:
-            yield Timer(measurer, timeline, library.processes[0].handle)
-        else:
-            measurer.say(f"kernels cannot be timed inside networks: {library.error}")
-            yield None
+    timer = Timer(measurer, timeline)
+    try:
+        measurer.do(timer.load)
+    except LoadFailed as error:
+        measurer.say(f"kernels cannot be timed inside networks: {error}")
+        yield None
+        return
+    yield timer
+    measurer.do(timer.unload)  # an exception ends the agent, which ends its processes
 
 
 def _times(job: _Runs, kept: Sequence[int], ratio: float, doubt: float) -> list[KernelTime] | None:
