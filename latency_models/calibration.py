@@ -317,7 +317,10 @@ def _left_out(
 
 
 def _spread_scale(left_out: FloatArray) -> float:
-    """Factor that puts predicted deviations on the scale of the residuals left out."""
+    """Factor that puts predicted deviations on the scale of the residuals left out.
+
+    Never below 1: that ten networks fit better than predicted is luck as often as not.
+    """
     squares = np.minimum(left_out, _OUTLIER) ** 2
     prior = 2 * _PRIOR_NETWORKS
-    return float(np.sqrt((prior + squares.sum()) / (prior + len(squares))))
+    return max(1.0, float(np.sqrt((prior + squares.sum()) / (prior + len(squares)))))

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from device_agents.registry import Device
-from hwprune.compilation.compiler import Compiler
-from hwprune.experiments.home import Home
-from hwprune.experiments.profile import profile_network, remember_steps
+from hwprune.experiments.known_models import known_model
+from hwprune.experiments.profile import profile_network
+from hwprune.experiments.profiler import Effort, is_trusted
 from hwprune.experiments.progress import Console
-from hwprune.experiments.provenance import write_text
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Evaluation
-from latency_models.errors import LatencyModelError
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import NetworkShapes
 
@@ -32,44 +26,14 @@ DRIFT_WINDOW, DRIFT_OUTSIDE = 8, 4
 REFINE_EACH, REFINE_MAX = 2, 20
 
 
-def model_path(home: Home, device: Device, bench: Workbench) -> Path:
-    """File of a device's latency model for the layers of a network.
-
-    Named after all that makes measured rows incomparable: what the device is, the kernels' schedules, the layers.
-    """
-    layers = sorted({json.dumps(template.template.as_dict()) for template in bench.arithmetic.templates})
-    told = json.dumps([device.fingerprint, Compiler.schedule_version, bench.graph.target.name, layers])
-    return home.models / f"{device.name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
-
-
-def known_model(home: Home, device: Device, bench: Workbench) -> LatencyModel | None:
-    """The model that a profile has left; None where there is none that can be used."""
-    path = model_path(home, device, bench)
-    if not path.exists():
-        return None
-    try:
-        return LatencyModel.from_json(path.read_text())
-    except LatencyModelError:
-        return None  # measured anew: a model is never the only copy of anything
-
-
-def save_model(home: Home, device: Device, bench: Workbench, model: LatencyModel) -> Path:
-    """Keep a model's rows and recipe."""
-    path = model_path(home, device, bench)
-    write_text(path, model.to_json())
-    return path
-
-
-def latency_model(session: DeviceSession, bench: Workbench, console: Console) -> LatencyModel:
-    """The device's model for this network; the device is profiled where there is none."""
+def latency_model(
+    session: DeviceSession, bench: Workbench, console: Console, effort: Effort | None = None
+) -> LatencyModel:
+    """The device's model for this network; the device is profiled where there is none, with this effort."""
     model = known_model(session.home, session.device, bench)
     if model is None:
         console.info(f"{session.device.name} has no latency model for this network yet: profiling it first")
-        model, report = profile_network(session, bench, console=console)
-        save_model(session.home, session.device, bench, model)
-        session.device = remember_steps(session.home, session.device, model, report.channel_step)
-    for note in model.notes(bench.arithmetic.templates):
-        console.info(note)
+        model, _ = profile_network(session, bench, console=console, effort=effort)
     return model
 
 
@@ -101,8 +65,7 @@ class Calibrator:
         networks = []
         for found in chosen:
             measurement = self._session.measure_candidate(self._bench, self._bench.plan(found.widths))
-            trusted = measurement.error is None and measurement.trust != "C"
-            latency_ms = measurement.latency_ms if trusted else None
+            latency_ms = measurement.latency_ms if is_trusted(measurement) else None
             networks.append({"plan_key": found.plan_key, "widths": list(found.widths), "latency_ms": latency_ms})
         return {"networks": networks}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +12,19 @@ import numpy.typing as npt
 from device_agents.registry import Device
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
-from hwprune.errors import UntrustedError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import model_path
 from hwprune.experiments.models import open_model
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console
+from hwprune.experiments.provenance import write_text
 from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.unfinished import UnfinishedProfile
 from hwprune.experiments.workbench import Workbench
 from hwprune.search.space import SearchSpace
 from latency_models.features import mixes_channels
 from latency_models.network_model import LatencyModel, describe
-
-#: Fewest networks measured whole that a model is calibrated on.
-NETWORKS_MIN = 8
 
 #: What a device is profiled for when nobody says.
 COMMON_NETWORK = "resnet_cifar,depth=20"
@@ -66,7 +65,7 @@ class ProfileReport:
     channel_step: int
     channel_steps: tuple[int, ...]
     seconds: float
-    model: Path | None = None
+    model: Path
 
 
 def profile(
@@ -92,16 +91,64 @@ def profile(
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
-    from hwprune.experiments.calibration import save_model
-
     device = find(home, device_name)
     target = CpuTarget.from_dict(device.target, device.threads)
     bench = Workbench.open(problem, target, with_weights=False) if problem else open_model(network, target=target)
     with open_session(home, device, console) as session:
-        model, report = profile_network(session, bench, console=console, effort=effort)
-    path = save_model(home, device, bench, model)
-    remember_steps(home, device, model, report.channel_step)
-    return replace(report, model=path)
+        _, report = profile_network(session, bench, console=console, effort=effort)
+    return report
+
+
+def profile_network(
+    session: DeviceSession, bench: Workbench, *, console: Console, effort: Effort | None = None
+) -> tuple[LatencyModel, ProfileReport]:
+    """Measure kernels and whole networks, fit a model, and tell its error on networks that it has not seen.
+
+    The model is kept, and the channel steps are written into the device's entry. A profile that was interrupted goes on
+    with what it had measured; one that ended is made afresh.
+
+    Args:
+        session: the device.
+        bench: the network.
+        console: who is told how it goes.
+        effort: when the profile is good enough.
+
+    Raises:
+        UntrustedError: too few measurements could be trusted.
+    """
+    started = time.perf_counter()
+    path = model_path(session.home, session.device, bench)
+    space = full_space(bench)
+    part = UnfinishedProfile(path.with_suffix(".part"))
+    if part.networks:
+        console.info(f"going on with an interrupted profile: the kernels of {part.networks} networks are timed")
+    profiler = Profiler(session, bench, example_widths(space), effort or Effort(), part)
+    model = profiler.run(console)
+    write_text(path, model.to_json())
+    part.remove()
+    step = channel_step(model, bench, space)
+    session.device = remember_steps(session.home, session.device, model, step)
+    held_out = model.scores["networks"]
+    report = ProfileReport(
+        session.device.name,
+        profiler.kernels,
+        len(model.networks),
+        held_out["mape"],
+        held_out["within_5"],
+        held_out["within_10"],
+        held_out["spearman"],
+        held_out["coverage_90"],
+        step,
+        channel_steps(model, bench),
+        time.perf_counter() - started,
+        path,
+    )
+    console.info(
+        f"{report.kernels} kernels and {report.networks} networks: held-out error {report.mape:.1f} %, "
+        f"{report.within_5:.0f} % within 5 %, rank correlation {report.spearman:.3f}; "
+        f"channel step {report.channel_step}"
+    )
+    return model, report
 
 
 def remember_steps(home: Home, device: Device, model: LatencyModel, step: int) -> Device:
@@ -114,52 +161,6 @@ def remember_steps(home: Home, device: Device, model: LatencyModel, step: int) -
     device = device.model_copy(update={"channel_step": step, "channel_steps": others})
     home.devices.add(device)
     return device
-
-
-def profile_network(
-    session: DeviceSession, bench: Workbench, *, console: Console, effort: Effort | None = None
-) -> tuple[LatencyModel, ProfileReport]:
-    """Measure kernels and whole networks, fit a model, and tell its error on networks that it has not seen.
-
-    Args:
-        session: the device.
-        bench: the network.
-        console: who is told how it goes.
-        effort: when the profile is good enough.
-
-    Raises:
-        UntrustedError: too few measurements could be trusted.
-    """
-    started = time.perf_counter()
-    effort = effort or Effort()
-    space = full_space(bench)
-    profiler = Profiler(session, bench, example_widths(space), effort)
-    model = profiler.run(console)
-    if len(model.networks) < min(NETWORKS_MIN, effort.networks):
-        raise UntrustedError(
-            f"only {len(model.networks)} of {effort.networks} networks could be measured with trust on "
-            f"{session.device.name}: close other programs and profile again"
-        )
-    held_out = model.scores["networks"]
-    report = ProfileReport(
-        session.device.name,
-        profiler.kernels,
-        len(model.networks),
-        held_out["mape"],
-        held_out["within_5"],
-        held_out["within_10"],
-        held_out["spearman"],
-        held_out["coverage_90"],
-        channel_step(model, bench, space),
-        channel_steps(model, bench),
-        time.perf_counter() - started,
-    )
-    console.info(
-        f"{report.kernels} kernels and {report.networks} networks: held-out error {report.mape:.1f} %, "
-        f"{report.within_5:.0f} % within 5 %, rank correlation {report.spearman:.3f}; "
-        f"channel step {report.channel_step}"
-    )
-    return model, report
 
 
 def full_space(bench: Workbench) -> SearchSpace:

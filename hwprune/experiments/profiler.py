@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hwprune.compilation.compiler import Compiler
 from hwprune.errors import UntrustedError
-from hwprune.measurement.timelines import Timer, open_timer
+from hwprune.experiments.unfinished import UnfinishedProfile
+from hwprune.measurement.timelines import NETWORKS_A_SITTING, Timer, open_timer
 from hwprune.records import Measurement
 from latency_models.evaluation import MeasuredNetwork, held_out_error
 from latency_models.kernel_table import KernelTable, KernelTime
@@ -34,6 +36,8 @@ IntArray = npt.NDArray[np.int64]
 FIRST_OF_TEMPLATE, ROUND = 8, 48
 #: Share of the kernels that is timed inside networks before a model chooses the others.
 FIRST_SHARE = 0.5
+#: Fewest networks measured whole that a model is calibrated on.
+NETWORKS_MIN = 8
 #: Rounds in a row below the error target that end a profile: one alone may be luck.
 GOOD_ROUNDS = 2
 #: A round is expected to take no longer than this share more than the last one.
@@ -66,6 +70,7 @@ class Profiler:
         bench: the network.
         widths: ``(n, G)`` networks whose layers are the search space, the dense and the smallest first.
         effort: when to stop.
+        part: keeps what was timed; one that was interrupted is not timed again.
         rows: kernels that could be timed with trust; one that was timed in several networks has several rows.
         networks: networks that could be measured whole with trust.
         kernels: kernels that were timed, with trust or not.
@@ -75,6 +80,7 @@ class Profiler:
     bench: Workbench
     widths: IntArray
     effort: Effort = field(default_factory=Effort)
+    part: UnfinishedProfile = field(default_factory=UnfinishedProfile)
     rows: list[tuple[LayerShape, KernelTime]] = field(init=False, default_factory=list)
     networks: list[MeasuredNetwork] = field(init=False, default_factory=list)
     kernels: int = field(init=False, default=0)
@@ -85,7 +91,7 @@ class Profiler:
         """Measure until it is good enough.
 
         Raises:
-            UntrustedError: no kernel could be measured with trust.
+            UntrustedError: no kernel, or too few networks could be measured with trust.
             DeviceError: the device is lost.
         """
         end = time.perf_counter() + 60 * self.effort.minutes
@@ -123,12 +129,16 @@ class Profiler:
 
     def _fit(self, regressor: str) -> LatencyModel:
         if not self.rows:
-            raise UntrustedError(
-                f"no kernel could be measured with trust on {self.session.device.name} "
-                f"({'; '.join(sorted(self._reasons)[:2])}): close other programs and profile again"
-            )
+            raise self._untrusted("no kernel")
         lanes = self.bench.graph.target.lanes
         return LatencyModel.fit(KernelTable.averaged(self.rows), self.networks, regressor, lanes)
+
+    def _untrusted(self, what: str) -> UntrustedError:
+        reasons = "; ".join(sorted(self._reasons)[:2])
+        return UntrustedError(
+            f"{what} could be measured with trust on {self.session.device.name} ({reasons}): "
+            "close other programs and profile again"
+        )
 
     def _rounds_inside(self, timer: Timer, calls: int, steps: Steps) -> Iterator[None]:
         """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
@@ -148,16 +158,26 @@ class Profiler:
             yield
 
     def _time_inside(self, timer: Timer, widths: IntArray, steps: Steps) -> None:
-        candidates = self.session.candidates(self.bench)
-        shapes = self.bench.arithmetic(widths)
-        found = timer.times([candidates.numbers(self.bench.plan(row)) for row in widths])
-        for index, times in enumerate(found):
-            self.kernels += len(shapes.templates)
-            steps.advance(len(shapes.templates))
+        """Time all calls of networks, a sitting after the other, as far as they are not known yet."""
+        candidates, shapes = self.session.candidates(self.bench), self.bench.arithmetic(widths)
+        reference_ms = self.session.measurer.reference_ms(Compiler.schedule_version)
+        found = {row: self.part.find(each, reference_ms) for row, each in enumerate(widths.tolist())}
+        missing = [row for row, times in found.items() if times is None]
+        for start in range(0, len(missing), NETWORKS_A_SITTING):
+            sitting = missing[start : start + NETWORKS_A_SITTING]
+            timed = timer.times([candidates.numbers(self.bench.plan(widths[row])) for row in sitting])
+            for row, times in zip(sitting, timed, strict=True):
+                found[row] = times
+                if times is not None:
+                    self.part.add(widths[row], reference_ms, times)
+            steps.advance(len(sitting) * len(shapes.templates))
+        steps.advance((len(widths) - len(missing)) * len(shapes.templates))
+        self.kernels += len(widths) * len(shapes.templates)
+        for row, times in found.items():
             if times is None:
                 self._reasons.add("the reference kernel did not hold still")
             else:
-                self.rows += zip(shapes.row(index), times, strict=True)
+                self.rows += zip(shapes.row(row), times, strict=True)
 
     def _corners(self) -> IntArray:
         """The dense network, the smallest, every other group narrow, the others narrow, then some between."""
@@ -188,7 +208,7 @@ class Profiler:
             steps.advance(done - told)
             told = done
 
-        found = self.session.measurer.kernels(shapes, max_age_s=self.session.max_age_s, progress=progress)
+        found = self.session.measurer.kernels(shapes, max_age_s=self.part.age_s, progress=progress)
         steps.advance(len(shapes) - told)
         self.kernels += len(shapes)
         for shape, each in found.items():
@@ -207,13 +227,17 @@ class Profiler:
             missing = self.effort.networks - len(self.networks)
             chosen = self.widths[rows[_evenly(len(rows), missing)]]
             if not len(chosen):
-                return
-            found = self.session.measure_candidates(self.bench, [self.bench.plan(row) for row in chosen])
+                break
+            plans = [self.bench.plan(row) for row in chosen]
+            found = self.session.measure_candidates(self.bench, plans, max_age_s=self.part.age_s)
             shapes = self.bench.arithmetic(chosen)
             self.networks += [
                 (shapes.row(index), each.latency_ms) for index, each in enumerate(found) if is_trusted(each)
             ]
+            self._reasons |= {each.error or each.trust_reason for each in found if not is_trusted(each)}
             steps.advance(sum(map(is_trusted, found)))
+        if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
+            raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
 
 
 def is_trusted(measurement: Measurement) -> bool:

@@ -18,9 +18,10 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, known_model, latency_model
+from hwprune.experiments.calibration import Calibrator, latency_model
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import known_model
 from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
@@ -116,6 +117,8 @@ def search(
     console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
     with open_session(home, device, console, max_age_s=max_age_s) as session:
         model = latency_model(session, bench, console)
+        for note in model.notes(bench.arithmetic.templates):
+            console.info(note)
         step = session.device.channel_step
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
         config = RunConfig(

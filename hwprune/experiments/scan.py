@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hwprune.errors import ConfigError, UntrustedError
-from hwprune.experiments.calibration import known_model, save_model
+from hwprune.experiments.calibration import latency_model
 from hwprune.experiments.candidates import linked_job
 from hwprune.experiments.home import Home
-from hwprune.experiments.profile import channel_steps, profile_network
+from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.profiler import Effort, is_trusted
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session
@@ -95,11 +95,7 @@ def _model(session: DeviceSession, bench: Workbench, console: Console, effort: E
     except ConfigError as error:
         console.warn(f"nothing of it can be pruned: {error}")
         return None
-    model = known_model(session.home, session.device, bench)
-    if model is None:
-        model, _ = profile_network(session, bench, console=console, effort=effort)
-        save_model(session.home, session.device, bench, model)
-    return model
+    return latency_model(session, bench, console, effort)
 
 
 def layer_times(bench: Workbench, model: LatencyModel | None, total_ms: float) -> tuple[LayerTime, ...]:

@@ -13,6 +13,7 @@ from hwprune.experiments.profile import channel_step, channel_steps, example_wid
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import open_session
+from hwprune.experiments.unfinished import UnfinishedProfile
 
 pytestmark = pytest.mark.measures
 
@@ -30,17 +31,25 @@ def bench(session):
     return open_model("resnet_cifar,depth=8", input_shape=(3, 8, 8), target=session.compiler.target)
 
 
-def profiled(session, bench, effort):
-    profiler = Profiler(session, bench, example_widths(full_space(bench)), effort)
+def profiled(session, bench, effort, part):
+    profiler = Profiler(session, bench, example_widths(full_space(bench)), effort, part)
     try:
         return profiler, profiler.run(Silent())
     except UntrustedError as reason:
         pytest.skip(f"this machine is too busy to measure anything: {reason}")
 
 
+EFFORT = Effort(kernels=100, networks=8, minutes=1.5, error=0.0)
+
+
 @pytest.fixture(scope="module")
-def profile(session, bench):
-    return profiled(session, bench, Effort(kernels=100, networks=8, minutes=0.3, error=0.0))
+def part(tmp_path_factory):
+    return tmp_path_factory.mktemp("models") / "local.part"
+
+
+@pytest.fixture(scope="module")
+def profile(session, bench, part):
+    return profiled(session, bench, EFFORT, UnfinishedProfile(part))
 
 
 def test_kernels_are_timed_up_to_the_budget_and_corners_are_among_them(profile, bench):
@@ -61,10 +70,21 @@ def test_the_model_tells_networks_that_it_has_not_seen(profile, bench):
     assert mean_ms[1] < mean_ms[0]
 
 
+def test_an_interrupted_profile_goes_on_with_what_it_has(session, bench, part, profile):
+    profiler, model = profile
+    known = UnfinishedProfile(part)
+    assert known.networks * len(bench.arithmetic.templates) == len(profiler.rows)
+    again, same = profiled(session, bench, EFFORT, known)
+    assert same.networks == model.networks, "none was measured anew"
+    first = known.networks // 2 * len(bench.arithmetic.templates)
+    assert again.rows[:first] == profiler.rows[:first]
+
+
 def test_a_target_that_is_reached_ends_the_profile(session, bench, profile):
     del profile  # the library is compiled by now
     started = time.perf_counter()
-    profiler, _ = profiled(session, bench, Effort(kernels=2000, networks=8, minutes=3.0, error=50.0))
+    effort = Effort(kernels=2000, networks=8, minutes=3.0, error=50.0)
+    profiler, _ = profiled(session, bench, effort, UnfinishedProfile())
     assert profiler.kernels < 2000
     assert time.perf_counter() - started < 120
 
