@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hwprune.compilation import link, threads
+from hwprune.compilation import c_code, link, threads
 from hwprune.compilation.resident import Family
 from hwprune.compilation.targets import CpuTarget
 from hwprune.records import Artifact
@@ -30,18 +30,10 @@ RUNS_MAX = 32
 #: Calls of the reference kernel on each side; the fastest counts.
 REFERENCE_CALLS = 12
 
-_CLOCK = """
-#include <time.h>
+_STAMPS = """
 #define CALLS %(calls)d
 static int64_t stamps[CALLS + 1];
 static float image[%(image)d] ALIGNED, answer[%(answer)d] ALIGNED;
-
-static int64_t clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
 
 __attribute__((constructor)) static void fill(void)
 {
@@ -55,10 +47,10 @@ static float fastest_ns(int is_reference)
 {
     int64_t fastest = INT64_MAX;
     for (int32_t i = 0; i < %(reference_calls)d; i++) {
-        int64_t start = clock_ns();
+        int64_t start = now_ns();
         if (is_reference)
             reference_run();
-        int64_t elapsed = clock_ns() - start;
+        int64_t elapsed = now_ns() - start;
         fastest = elapsed < fastest ? elapsed : fastest;
     }
     return (float)fastest;
@@ -135,10 +127,10 @@ def source(family: Family, description: dict[str, Any], blob: Path, target: CpuT
         name: max(1, sum(math.prod(value.shape) for value in values))
         for name, values in (("image", plan.inputs), ("answer", plan.outputs))
     }
-    stamp = "stamps[%d] = clock_ns();" if target.threads == 1 else "if (t == 0) stamps[%d] = clock_ns();"
+    stamp = "stamps[%d] = now_ns();" if target.threads == 1 else "if (t == 0) stamps[%d] = now_ns();"
     calls = [f"    {stamp % number}\n{call}" for number, call in enumerate(family.call_texts())]
     body = f"    const int32_t *p;\n{threads.in_order([*calls, f'    {stamp % len(calls)}'], target.threads)}"
     text = link.head(family.usages, json.dumps(description), target) + link.memory(family.arena_bytes, blob)
-    text += _CLOCK % {"calls": len(calls), **sizes}
+    text += c_code.CLOCK + _STAMPS % {"calls": len(calls), **sizes}
     text += threads.function("resident_run", Family.ARGUMENTS, body, target.threads)
     return text + _RUN % {"reference_calls": REFERENCE_CALLS, "magic": MAGIC, "runs_max": RUNS_MAX}

@@ -16,6 +16,7 @@ from device_agents.client import AgentClient, Block
 from device_agents.errors import LoadFailed, RunFailed
 from hwprune.compilation.timeline import RUNS_MAX, Timeline
 from hwprune.measurement.link import LostByWork
+from hwprune.measurement.loading import load
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.readiness import busy_cores, quiet_cores
 from hwprune.measurement.trust import DOUBT_LIMITS, KEPT_BLOCKS_MIN, LIMITS, is_doubtful, reference_level_ms
@@ -73,10 +74,18 @@ class Timer:
         Raises:
             LoadFailed: the device cannot load it.
         """
-        artifact, measurer = self._timeline.artifact, self._measurer
-        client.put(artifact.path, artifact.sha256)
-        loaded = client.load(artifact.sha256, cores=measurer.device.cores, timeout_s=measurer.settings.timeout_s)
-        self._client, self._handle = client, loaded.handle
+        measurer = self._measurer
+        library = load(
+            client,
+            self._timeline.artifact,
+            processes=1,
+            cores=measurer.device.cores,
+            self_test=None,
+            timeout_s=measurer.settings.timeout_s,
+        )
+        if library.error is not None:
+            raise LoadFailed(library.error)
+        self._client, self._handle = client, library.processes[0].handle
 
     def unload(self, client: AgentClient) -> None:
         """End the library's process, if it is on this connection."""
