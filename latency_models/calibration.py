@@ -31,6 +31,8 @@ _FACTOR_STD = 0.3
 _TERM_SHARES = (0.002, 0.01, 0.03, 0.1, 0.3)
 #: Candidates for how much a single template may deviate from the common factor.
 TEMPLATE_STDS = (0.0, 0.02, 0.06)
+#: The same where the kernels are another device's.
+TRANSFER_STDS = (0.03, 0.1, 0.3)
 #: Candidates for the relative noise of a whole measurement.
 _NOISES = (0.002, 0.004, 0.007, 0.012, 0.02, 0.04, 0.08, 0.16)
 #: Belief about that noise before any network was measured, and the networks that belief counts for.

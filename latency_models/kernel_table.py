@@ -96,6 +96,12 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
         """Both tables in one; where both measured a shape, ``newer`` holds."""
         return KernelTable({**self._times, **newer})
 
+    def scaled(self, factor: float) -> KernelTable:
+        """The kernels of a device on which all of them take ``factor`` times as long."""
+        return KernelTable(
+            {shape: KernelTime(factor * time.latency_ms, factor * time.spread_ms) for shape, time in self.items()}
+        )
+
     @classmethod
     def averaged(cls, rows: Iterable[tuple[LayerShape, KernelTime]]) -> KernelTable:
         """One row a shape from many measurements of it; those with a small spread count for more.

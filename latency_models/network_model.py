@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from latency_models.calibration import TERMS, Calibration, NetworkTerms, amounts, concatenate, fit_calibration
+from latency_models.calibration import (
+    TEMPLATE_STDS,
+    TERMS,
+    TRANSFER_STDS,
+    Calibration,
+    NetworkTerms,
+    amounts,
+    concatenate,
+    fit_calibration,
+)
 from latency_models.errors import ModelFileError
 from latency_models.evaluation import MeasuredNetwork, held_out_error
 from latency_models.features import (
@@ -47,11 +56,13 @@ class Recipe:
         regressor: file name of the regressor.
         lanes: float32 numbers of a vector register of the device.
         seed: of all that is random.
+        source: device whose kernels these are, put to this one's scale; "" for its own.
     """
 
     regressor: str = "forest"
     lanes: int = 16
     seed: int = 0
+    source: str = ""
 
 
 class LatencyModel:
@@ -81,6 +92,7 @@ class LatencyModel:
         regressor: str = "forest",
         lanes: int = 16,
         seed: int = 0,
+        source: str = "",
     ) -> LatencyModel:
         """Fit on measured kernels and a few networks measured whole.
 
@@ -90,6 +102,7 @@ class LatencyModel:
             regressor: for kernels of templates that were hardly measured; ``auto`` chooses by grouped cross-validation.
             lanes: float32 numbers of a vector register of the device.
             seed: of all that is random.
+            source: device whose kernels these are, put to this one's scale; "" for its own.
 
         Raises:
             KernelTableError: the table is empty.
@@ -97,7 +110,7 @@ class LatencyModel:
         """
         # The recipe keeps the choice: choosing takes many fits, and a saved model is refitted on the same rows.
         name = choose_regressor(table, lanes, seed)[0] if regressor == "auto" and table else regressor
-        return cls(Recipe(name, lanes, seed), KernelModel(table, name, lanes, seed), networks)
+        return cls(Recipe(name, lanes, seed, source), KernelModel(table, name, lanes, seed), networks)
 
     def recalibrate(self, networks: Sequence[MeasuredNetwork]) -> LatencyModel:
         """The same kernels, calibrated on ``networks`` in place of those so far; takes milliseconds."""
@@ -145,6 +158,8 @@ class LatencyModel:
         """What a user should know before trusting predictions for a network of these layers."""
         strange = [t for t in dict.fromkeys(template.template for template in templates) if t not in self._profiled]
         notes = [f"{describe(template)} was never measured here: predicted by a regressor" for template in strange]
+        if self.recipe.source:
+            notes.append(f"no kernel was measured here: they are those of {self.recipe.source}, put to scale")
         if not self.networks:
             notes.append("no network was measured whole: sums of kernels are not calibrated")
         return notes
@@ -231,7 +246,7 @@ class LatencyModel:
             return fit_calibration(None, np.empty(0))
         terms, order = self.terms([shapes for shapes, _ in self.networks])
         latency_ms = np.array([latency_ms for _, latency_ms in self.networks])
-        return fit_calibration(terms, latency_ms[order])
+        return fit_calibration(terms, latency_ms[order], TRANSFER_STDS if self.recipe.source else TEMPLATE_STDS)
 
     def terms(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[NetworkTerms, IntArray]:
         """What the latency of networks is linear in, family by family, and the row numbers they came from."""

@@ -235,6 +235,7 @@ def remove(session: Session, name: str) -> None:
     epilog=examples(
         "hwprune device profile pi4 configs/problems/digits-resnet20.yaml",
         "hwprune device profile pi4 --network mobilenet_v2 --minutes 5",
+        "hwprune device profile pi5 --network mobilenet_v2 --borrow      # ten networks; kernels as pi4 has them",
     )
 )
 @name_argument
@@ -247,6 +248,9 @@ def remove(session: Session, name: str) -> None:
     show_default=True,
     help="Choose no more kernels after this long.",
 )
+@click.option(
+    "--borrow", "borrowed", is_flag=True, help="Measure ten networks alone; take the kernels of the most alike device."
+)
 @overrides_option
 @as_json_option
 @click.pass_obj
@@ -256,6 +260,7 @@ def profile(
     problem_path: Path | None,
     network: str | None,
     minutes: float,
+    borrowed: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -280,6 +285,7 @@ def profile(
         problem,
         network=network or COMMON_NETWORK,
         effort=Effort(minutes=minutes),
+        borrowed=borrowed,
         console=session.console,
     )
     if as_json:

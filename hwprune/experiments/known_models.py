@@ -15,6 +15,7 @@ from hwprune.experiments.home import Home
 from hwprune.experiments.workbench import Workbench
 from latency_models.errors import LatencyModelError
 from latency_models.network_model import LatencyModel
+from latency_models.transfer import on_lanes
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ def known_models(home: Home, device: Device) -> list[KnownModel]:
     paths = [path for path in home.models.glob(f"{device.name}-*.json") if own.fullmatch(path.name)]
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [KnownModel(path, model) for path in paths if (model := _read(path)) is not None]
+
+
+def lenders(home: Home, device: Device, bench: Workbench) -> dict[str, LatencyModel]:
+    """Models of other devices for the layers of a network, made of kernels that were measured there; by device."""
+    lanes = bench.graph.target.lanes
+    asked = {on_lanes(template.template, lanes) for template in bench.arithmetic.templates}
+    found: dict[str, LatencyModel] = {}
+    for name in home.devices.names():
+        for known in known_models(home, home.devices.get(name)) if name != device.name else ():
+            has = {on_lanes(shape.template, lanes) for shape in known.model.table}
+            if not known.model.recipe.source and asked <= has:
+                found.setdefault(name, known.model)
+    return found
 
 
 def _read(path: Path) -> LatencyModel | None:

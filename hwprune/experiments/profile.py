@@ -12,9 +12,10 @@ import numpy.typing as npt
 from device_agents.registry import Device
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
+from hwprune.errors import ConfigError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
-from hwprune.experiments.known_models import model_path
+from hwprune.experiments.known_models import lenders, model_path
 from hwprune.experiments.models import open_model
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console
@@ -75,6 +76,7 @@ def profile(
     *,
     network: str = COMMON_NETWORK,
     effort: Effort | None = None,
+    borrowed: bool = False,
     console: Console,
 ) -> ProfileReport:
     """Profile a device for a network, and remember its model and channel step.
@@ -85,9 +87,11 @@ def profile(
         problem: whose network it is profiled for.
         network: what it is profiled for without a problem, as :func:`open_model` names it.
         effort: when the profile is good enough.
+        borrowed: measure no kernel: take those of another device.
         console: who is told how it goes.
 
     Raises:
+        ConfigError: no other device can lend its kernels.
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
@@ -95,12 +99,17 @@ def profile(
     target = CpuTarget.from_dict(device.target, device.threads)
     bench = Workbench.open(problem, target, with_weights=False) if problem else open_model(network, target=target)
     with open_session(home, device, console) as session:
-        _, report = profile_network(session, bench, console=console, effort=effort)
+        _, report = profile_network(session, bench, console=console, effort=effort, borrowed=borrowed)
     return report
 
 
 def profile_network(
-    session: DeviceSession, bench: Workbench, *, console: Console, effort: Effort | None = None
+    session: DeviceSession,
+    bench: Workbench,
+    *,
+    console: Console,
+    effort: Effort | None = None,
+    borrowed: bool = False,
 ) -> tuple[LatencyModel, ProfileReport]:
     """Measure kernels and whole networks, fit a model, and tell its error on networks that it has not seen.
 
@@ -112,18 +121,21 @@ def profile_network(
         bench: the network.
         console: who is told how it goes.
         effort: when the profile is good enough.
+        borrowed: measure whole networks alone, and take the kernels of another device that was profiled for them.
 
     Raises:
+        ConfigError: kernels are to be borrowed, and no other device was profiled for these layers.
         UntrustedError: too few measurements could be trusted.
     """
     started = time.perf_counter()
     path = model_path(session.home, session.device, bench)
     space = full_space(bench)
+    sources = _lenders(session, bench) if borrowed else {}
     part = UnfinishedProfile(path.with_suffix(".part"))
     if part.networks:
         console.info(f"going on with an interrupted profile: the kernels of {part.networks} networks are timed")
     profiler = Profiler(session, bench, example_widths(space), effort or Effort(), part)
-    model = profiler.run(console)
+    model = profiler.borrow(sources, console) if borrowed else profiler.run(console)
     write_text(path, model.to_json())
     part.remove()
     step = channel_step(model, bench, space)
@@ -143,12 +155,22 @@ def profile_network(
         time.perf_counter() - started,
         path,
     )
+    kernels = f"kernels of {model.recipe.source}" if borrowed else f"{report.kernels} kernels"
     console.info(
-        f"{report.kernels} kernels and {report.networks} networks: held-out error {report.mape:.1f} %, "
+        f"{kernels} and {report.networks} networks: held-out error {report.mape:.1f} %, "
         f"{report.within_5:.0f} % within 5 %, rank correlation {report.spearman:.3f}; "
         f"channel step {report.channel_step}"
     )
     return model, report
+
+
+def _lenders(session: DeviceSession, bench: Workbench) -> dict[str, LatencyModel]:
+    found = lenders(session.home, session.device, bench)
+    if not found:
+        raise ConfigError(
+            "no other device was profiled for these layers: profile one for the same network, or this one in full"
+        )
+    return found
 
 
 def remember_steps(home: Home, device: Device, model: LatencyModel, step: int) -> Device:

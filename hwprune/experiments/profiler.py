@@ -7,7 +7,7 @@ and some dozens at a time. Elsewhere they are timed alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from latency_models.kernel_table import KernelTable, KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.sampling import next_networks, next_shapes, plan_profile, ranges_of
 from latency_models.shapes import LayerShape
+from latency_models.transfer import transfer
 
 if TYPE_CHECKING:
     from hwprune.experiments.progress import Console, Steps
@@ -105,6 +106,21 @@ class Profiler:
             if not self.rows:
                 self._until_good(self._rounds_alone(steps), steps, end)
         return self._fit("auto")
+
+    def borrow(self, lenders: Mapping[str, LatencyModel], console: Console) -> LatencyModel:
+        """Measure whole networks alone, and take the kernels of the known device that explains them best.
+
+        Args:
+            lenders: models of other devices by their names.
+            console: who is told how it goes.
+
+        Raises:
+            UntrustedError: too few networks could be measured with trust.
+            DeviceError: the device is lost.
+        """
+        with console.progress(self.effort.networks, "measuring networks") as steps:
+            self._measure_networks(steps)
+        return transfer(lenders, self.networks, self.bench.graph.target.lanes)
 
     def _until_good(self, rounds: Iterator[None], steps: Steps, end: float) -> None:
         """Go through rounds of measuring until the held-out error, the count or the time says that it is enough."""
