@@ -5,11 +5,19 @@ import time
 import numpy as np
 import pytest
 
-from hwprune.errors import UntrustedError
+from hwprune.errors import ConfigError, UntrustedError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import lenders, model_path
 from hwprune.experiments.models import open_model
-from hwprune.experiments.profile import channel_step, channel_steps, example_widths, full_space, remember_steps
+from hwprune.experiments.profile import (
+    channel_step,
+    channel_steps,
+    example_widths,
+    full_space,
+    profile_network,
+    remember_steps,
+)
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import open_session
@@ -99,3 +107,21 @@ def test_steps_are_found_for_every_group_and_kept_with_the_device(session, bench
     assert session.home.devices.get("local") == device
     assert device.channel_step == step
     assert step not in device.channel_steps.values()
+
+
+def test_kernels_are_borrowed_from_a_device_that_has_them(session, bench, part, profile):
+    _, model = profile
+    home, local = session.home, session.device
+    with pytest.raises(ConfigError, match="no other device was profiled for these layers"):
+        profile_network(session, bench, console=Silent(), borrowed=True)
+    twin = local.model_copy(update={"name": "twin"})
+    home.devices.add(twin)
+    model_path(home, twin, bench).write_text(model.to_json())
+    assert list(lenders(home, local, bench)) == ["twin"]
+    assert not lenders(home, twin, bench)
+    profiler = Profiler(session, bench, example_widths(full_space(bench)), EFFORT, UnfinishedProfile(part))
+    borrowed = profiler.borrow(lenders(home, local, bench), Silent())
+    assert profiler.kernels == 0
+    assert borrowed.recipe.source == "twin"
+    mean_ms, _ = borrowed.predict_networks([layers for layers, _ in model.networks])
+    np.testing.assert_allclose(mean_ms, [latency_ms for _, latency_ms in model.networks], rtol=0.1)
