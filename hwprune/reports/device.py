@@ -29,13 +29,19 @@ def draw_model(model: LatencyModel, title: str, path: Path) -> None:
 
 
 def model_figure(model: LatencyModel, title: str) -> Figure:
-    """Staircases of the kernels that take longest, and networks predicted by models that had not seen them."""
+    """Staircases of the kernels that take longest, and networks predicted by models that had not seen them.
+
+    Args:
+        model: of a device.
+        title: above them; "" for none.
+    """
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.0), layout="constrained")
         stairs, networks = figure.subplots(1, 2)
         _draw_stairs(stairs, model)
         _draw_networks(networks, model)
-        figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        if title:
+            figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure
 
 
