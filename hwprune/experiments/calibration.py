@@ -62,11 +62,15 @@ class Calibrator:
             return {}
         _, std_ms = self.model.predict(self._bench.arithmetic([found.widths for found in fresh]))
         chosen = [fresh[index] for index in (-std_ms).argsort(kind="stable")[:REFINE_EACH]]
-        networks = []
-        for found in chosen:
-            measurement = self._session.measure_candidate(self._bench, self._bench.plan(found.widths))
-            latency_ms = measurement.latency_ms if is_trusted(measurement) else None
-            networks.append({"plan_key": found.plan_key, "widths": list(found.widths), "latency_ms": latency_ms})
+        plans = [self._bench.plan(found.widths) for found in chosen]
+        networks = [
+            {
+                "plan_key": found.plan_key,
+                "widths": list(found.widths),
+                "latency_ms": each.latency_ms if is_trusted(each) else None,
+            }
+            for found, each in zip(chosen, self._session.measure_candidates(self._bench, plans), strict=True)
+        ]
         return {"networks": networks}
 
     def apply(self, data: dict[str, Any]) -> None:

@@ -160,9 +160,10 @@ class Profiler:
         """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
         total = max(4, self.effort.kernels // calls)
         first = max(4, round(FIRST_SHARE * total))
-        self._time_inside(timer, self._corners()[:first], steps)
+        candidates = self._corners()
+        self._time_inside(timer, candidates[:first], steps)
         yield
-        candidates = self.widths
+        candidates = candidates[first:]
         while (left := total - self.kernels // calls) > 0 and len(candidates):
             if self.rows:
                 shapes = self.bench.arithmetic(candidates)

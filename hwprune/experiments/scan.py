@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -150,9 +151,9 @@ def width_rows(
     mean_ms, std_ms = model.predict(bench.arithmetic(kept))
     half_ms = model.interval_factor(0.9) * std_ms
     found = session.measure_candidates(bench, [bench.plan(row) for row in kept])
-    planned = bench.memory(np.vstack([sizes, kept]))
+    planned = [_planned_bytes(bench, row) for row in (sizes, *kept)]
     peaks = _peaks(session, planned)
-    rows = [WidthRow(1.0, dense.latency_ms, *dense.interval_ms, 1.0, True, int(planned[0]), peaks[0])]
+    rows = [WidthRow(1.0, dense.latency_ms, *dense.interval_ms, 1.0, True, planned[0], peaks[0])]
     for number, (share, each) in enumerate(zip(SHARES, found, strict=True)):
         ratio = float(work[number + 1] / work[0])
         if is_trusted(each):
@@ -160,21 +161,28 @@ def width_rows(
         else:
             latency_ms, half = float(mean_ms[number]), float(half_ms[number])
             low_ms, high_ms = max(0.0, latency_ms - half), latency_ms + half
-        memory = int(planned[number + 1]), peaks[number + 1]
+        memory = planned[number + 1], peaks[number + 1]
         rows.append(WidthRow(share, latency_ms, low_ms, high_ms, ratio, is_trusted(each), *memory))
     return tuple(rows)
 
 
-def _peaks(session: DeviceSession, planned: npt.NDArray[np.float64]) -> list[int | None]:
+def _planned_bytes(bench: Workbench, kept: IntArray) -> int:
+    """Arena and packed weights that a library of the network has."""
+    memory = bench.graph.memory(bench.candidate(kept))
+    return memory.arena_bytes + memory.weights_bytes
+
+
+def _peaks(session: DeviceSession, planned_bytes: Sequence[int]) -> list[int | None]:
     """High-water marks of processes, by those that were measured on the device."""
     measured = [
         (each.planned_memory_bytes, each.process_peak_bytes)
         for each in session.measurer.store.measurements(device=session.device.name)
-        if each.error is None and each.planned_memory_bytes is not None and each.process_peak_bytes is not None
+        if each.conditions.fingerprint == session.device.fingerprint
+        and None not in (each.planned_memory_bytes, each.process_peak_bytes)
     ]
     if not measured:
-        return [None] * len(planned)
-    return [int(peak) for peak in fit_process_memory(*zip(*measured, strict=True)).predict(planned)]
+        return [None] * len(planned_bytes)
+    return [int(peak) for peak in fit_process_memory(*zip(*measured, strict=True)).predict(planned_bytes)]
 
 
 def judge(dense: Measurement, layers: tuple[LayerTime, ...], rows: tuple[WidthRow, ...]) -> tuple[bool, str]:
