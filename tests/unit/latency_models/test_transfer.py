@@ -78,7 +78,7 @@ def test_stairs_of_other_vectors_are_told_from_the_tops_of_the_known_ones(known)
     moved = transfer({"known": known}, [(row, narrow_ms(row)) for row in rows[:10]], 4)
     actual_ms = [narrow_ms(row) for row in rows[10:]]
     ours = scores(actual_ms, moved.predict_networks(rows[10:])[0])
-    assert ours["spearman"] >= 0.99
+    assert ours["spearman"] >= 0.98
     assert ours["mape"] < 3
 
 
