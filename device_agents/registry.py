@@ -112,6 +112,7 @@ class Device(pydantic.BaseModel):
         cores: where to pin what is measured; anywhere if empty.
         threads: threads of one inference.
         channel_step: multiples that widths are rounded to; None for what suits the target.
+        channel_steps: the same of kinds of layers where it is another (``conv2d 3x3 at 32x32``).
         ssh: the way to a board; None for this computer.
         description: what the agent said of the device at registration.
     """
@@ -125,6 +126,7 @@ class Device(pydantic.BaseModel):
     cores: tuple[Annotated[pydantic.StrictInt, pydantic.Field(ge=0)], ...] = ()
     threads: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] = 1
     channel_step: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] | None = None
+    channel_steps: dict[str, Annotated[pydantic.StrictInt, pydantic.Field(ge=1)]] = {}
     ssh: SshWay | None = None
     description: dict[str, Any] = {}
 

@@ -24,6 +24,7 @@ from hwprune.cli.finetune import finetune
 from hwprune.cli.output import emit_json
 from hwprune.cli.quickstart import quickstart
 from hwprune.cli.report import report
+from hwprune.cli.scan import scan
 from hwprune.cli.search import search
 from hwprune.cli.store import store
 from hwprune.cli.train import train
@@ -32,6 +33,7 @@ HELP = """Prune convolutional networks for a device, by what was measured on it.
 
 \b
 hwprune quickstart                        all of it on this computer, in minutes
+hwprune scan mobilenet_v2                 is pruning it worth it here? without data, in minutes
 hwprune device add local                  register this computer
 hwprune device add pi4 --ssh pi@pi4.local register a board
 hwprune device profile local PROBLEM.yaml measure kernels, fit the latency model
@@ -117,5 +119,5 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, device, train, search, finetune, report, compare, export, config, store):
+for command in (quickstart, scan, device, train, search, finetune, report, compare, export, config, store):
     root.add_command(command)

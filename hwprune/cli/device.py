@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -145,19 +145,49 @@ def _row(found: Device) -> dict[str, object]:
     }
 
 
-@device.command(epilog=examples("hwprune device show pi4"))
+@device.command(epilog=examples("hwprune device show pi4", "hwprune device show pi4 --picture pi4.png"))
 @name_argument
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the newest model's staircase and its predicted against measured networks, as PNG.",
+)
 @as_json_option
 @click.pass_obj
-def show(session: Session, name: str, as_json: bool) -> None:
-    """Print what is known of a device."""
+def show(session: Session, name: str, picture: Path | None, as_json: bool) -> None:
+    """Print what is known of a device, and how good its latency models are."""
+    from hwprune.experiments.known_models import known_models
+
     found = session.home.devices.get(name)
+    known = known_models(session.home, found)
     facts = {**found.model_dump(mode="json"), "fingerprint": found.fingerprint if found.description else None}
+    if picture is not None:
+        from hwprune.reports.device import draw_model
+
+        if not known:
+            raise click.UsageError(f"{name} has no latency model to draw: run 'hwprune device profile {name}' first")
+        draw_model(known[0].model, f"{name}: {known[0].path.name}", picture)
     if as_json:
-        emit_json(facts)
-    else:
-        description = facts.pop("description")
-        emit_facts({**facts, **description})
+        emit_json({**facts, "models": [each.summary() for each in known]})
+        return
+    description = facts.pop("description")
+    emit_facts({**facts, **description})
+    if known:
+        emit("")
+        emit_table([_model_row(each.summary()) for each in known])
+
+
+def _model_row(card: dict[str, Any]) -> dict[str, object]:
+    """A latency model's line."""
+    scores = card["scores"]["networks"]
+    return {
+        "latency model": Path(card["file"]).stem,
+        "kernels": card["kernels"],
+        "networks": card["networks"],
+        "held-out error %": scores.get("mape"),
+        "within 5 %": scores.get("within_5"),
+        "rank correlation": scores.get("spearman"),
+    }
 
 
 @device.command(epilog=examples("hwprune device check pi4"))
@@ -201,10 +231,26 @@ def remove(session: Session, name: str) -> None:
     session.console.info(f"removed {name}")
 
 
-@device.command(epilog=examples("hwprune device profile pi4 configs/problems/digits-resnet20.yaml --minutes 5"))
+@device.command(
+    epilog=examples(
+        "hwprune device profile pi4 configs/problems/digits-resnet20.yaml",
+        "hwprune device profile pi4 --network mobilenet_v2 --minutes 5",
+        "hwprune device profile pi5 --network mobilenet_v2 --borrow      # ten networks; kernels as pi4 has them",
+    )
+)
 @name_argument
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop measuring after this long.")
+@click.option("--network", metavar="MODEL", help="Network to profile for, as 'hwprune scan' takes it.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Choose no more kernels after this long.",
+)
+@click.option(
+    "--borrow", "borrowed", is_flag=True, help="Measure ten networks alone; take the kernels of the most alike device."
+)
 @overrides_option
 @as_json_option
 @click.pass_obj
@@ -212,22 +258,36 @@ def profile(
     session: Session,
     name: str,
     problem_path: Path | None,
-    minutes: float | None,
+    network: str | None,
+    minutes: float,
+    borrowed: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure kernels on a device, fit its latency model and print the model's error.
+    """Measure kernels and a few networks on a device, fit its latency model and print the model's error.
 
-    With a problem, the kernels of its network are measured; without one, those of common shapes.
+    With a problem, the kernels of its network are measured; without one, those of --network or of common shapes.
     """
     from hwprune.config import load_problem
 
     if overrides and problem_path is None:
         raise click.UsageError("--set overrides keys of a problem: name one")
+    if network is not None and problem_path is not None:
+        raise click.UsageError("a problem names its network: drop --network")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
+    from hwprune.experiments.profile import COMMON_NETWORK
     from hwprune.experiments.profile import profile as run_profile
+    from hwprune.experiments.profiler import Effort
 
-    report = run_profile(session.home, name, problem, minutes=minutes, console=session.console)
+    report = run_profile(
+        session.home,
+        name,
+        problem,
+        network=network or COMMON_NETWORK,
+        effort=Effort(minutes=minutes),
+        borrowed=borrowed,
+        console=session.console,
+    )
     if as_json:
         emit_json(asdict(report))
     else:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from hwprune.compilation import link
+from hwprune.compilation import link, timeline
 from hwprune.compilation.graph import Graph
 from hwprune.compilation.kernels import SCHEDULE_VERSION, specify
 from hwprune.compilation.kernels.kernel import Kernel, Usage
@@ -22,6 +22,7 @@ from hwprune.compilation.objects import object_files
 from hwprune.compilation.plan import FLOAT_BYTES, Plan
 from hwprune.compilation.resident import Family, ResidentNetwork, neutral
 from hwprune.compilation.targets import CpuTarget
+from hwprune.compilation.timeline import Timeline
 from hwprune.errors import CompileError
 from hwprune.records import Artifact
 from latency_models.shapes import LayerShape
@@ -103,6 +104,22 @@ class Compiler:
             text = family.source(json.dumps(description), blob, self.target)
             artifact = self._store(text, objects, draft, "resident", description)
         return ResidentNetwork(artifact, family, module)
+
+    def timeline(self, network: ResidentNetwork) -> Timeline:
+        """Library that times the calls of a resident network: its kernels are there already.
+
+        Raises:
+            CompileError: the C compiler refuses.
+        """
+        family = network.family
+        description = timeline.describe(network.artifact.description, family)
+        kernels = link.linked_kernels([link.reference_usage(self.target), *family.usages])
+        objects = object_files(kernels, self.target, self.folder, self.workers)
+        with self._draft() as draft:
+            blob = draft / "weights.bin"
+            blob.write_bytes(link.weights_blob(family.dense))
+            text = timeline.source(family, description, blob, self.target)
+            return Timeline(self._store(text, objects, draft, "network", description), family)
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with all kernels of these layers: ``kernel_run(index, numbers)``.

@@ -18,10 +18,12 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, known_model, latency_model
+from hwprune.experiments.calibration import Calibrator, latency_model
 from hwprune.experiments.devices import find
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import known_model
+from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession, open_session
@@ -118,6 +120,8 @@ def search(
     console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
     with open_session(home, device, console, max_age_s=max_age_s) as session:
         model = latency_model(session, bench, console)
+        for note in model.notes(bench.arithmetic.templates):
+            console.info(note)
         step = session.device.channel_step
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
         config = RunConfig(
@@ -218,7 +222,8 @@ def search_problem(
         session: the device; None where nothing is measured, then energy is neither computed nor bounded.
         calibrator: holds the latency model; None where there is none, then latency is not either.
         bounds: upper bounds by objective.
-        channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        channel_step: what ``round_to: auto`` stands for where no model tells it for each group; None for the target's
+            vector length.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
@@ -256,7 +261,7 @@ def search_problem(
         space=SearchSpace.of(
             bench.groups.sizes.tolist(),
             round_to=problem.pruning.round_to,
-            channel_step=step,
+            channel_step=step if calibrator is None else channel_steps(calibrator.model, bench),
             pruning_ratio_max=problem.pruning.pruning_ratio_max,
             scores=bench.scores,
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,8 +29,6 @@ from latency_models.shapes import LayerShape
 LEASE_WAIT_S = 600.0
 #: Pauses before each attempt to reach a lost device again; a board that starts anew is back before their sum is over.
 RECONNECT_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
-#: Kernels a pack: one library, one upload, and not too long until the next sign of progress.
-KERNELS_A_PACK = 128
 
 
 @dataclass
@@ -59,8 +56,15 @@ class DeviceSession:
         """Measure a candidate whole, in one process."""
         return self.measure_candidates(bench, [plan])[0]
 
-    def measure_candidates(self, bench: Workbench, plans: Sequence[PruningPlan]) -> list[Measurement]:
+    def measure_candidates(
+        self, bench: Workbench, plans: Sequence[PruningPlan], *, max_age_s: float | None = None
+    ) -> list[Measurement]:
         """Measure candidates whole, in turns, each in one process: a resident library's where that runs it.
+
+        Args:
+            bench: the candidates' problem.
+            plans: the candidates.
+            max_age_s: measurements of the store that are older are made again; None for the session's own limit.
 
         Raises:
             CompileError: one cannot be compiled.
@@ -68,7 +72,7 @@ class DeviceSession:
         """
         self.measured_networks.update(plan.key for plan in plans)
         jobs = [self.candidates(bench).job(plan) for plan in plans]
-        return self.measurer.networks(jobs, max_age_s=self.max_age_s)
+        return self.measurer.networks(jobs, max_age_s=self.max_age_s if max_age_s is None else max_age_s)
 
     def measure_final(
         self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel, console: Console
@@ -90,26 +94,6 @@ class DeviceSession:
                 for module in modules
             ]
             return self.measurer.networks(jobs, final=True, progress=_advancing(steps.advance))
-
-    def measure_kernels(
-        self, shapes: Sequence[LayerShape], console: Console, deadline: float | None = None
-    ) -> dict[LayerShape, Measurement]:
-        """Measure kernels pack by pack.
-
-        Args:
-            shapes: what to measure, the most telling first.
-            console: who is told how it goes.
-            deadline: no pack is begun later, by ``time.perf_counter``.
-        """
-        found: dict[LayerShape, Measurement] = {}
-        with console.progress(len(shapes), "measuring kernels") as steps:
-            for start in range(0, len(shapes), KERNELS_A_PACK):
-                if found and deadline is not None and time.perf_counter() > deadline:
-                    console.info(f"the time is over after {len(found)} of {len(shapes)} kernels")
-                    break
-                pack = shapes[start : start + KERNELS_A_PACK]
-                found |= self.measurer.kernels(pack, max_age_s=self.max_age_s, progress=_advancing(steps.advance))
-        return found
 
     def candidates(self, bench: Workbench) -> CandidateJobs:
         """What makes jobs of a network's candidates; the resident library of the last network is kept."""

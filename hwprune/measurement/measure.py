@@ -47,8 +47,9 @@ KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 #: Goes at networks that are shown to the user: all of them at one clock.
 FINAL_PASSES = 3
 
-#: What is measured: a network's job, or a kernel's layer shape.
+#: What is measured: a network's job, or a kernel's layer shape; and what work on the device comes to.
 Wanted = TypeVar("Wanted")
+Result = TypeVar("Result")
 
 
 class KernelPack(Protocol):
@@ -146,6 +147,30 @@ class Measurer:
     def client(self) -> AgentClient:
         """The conversation with the device's agent, as far as anything was measured over it."""
         return self._readiness.client
+
+    def wait_until_ready(self) -> None:
+        """Wait until the device is cool and idle, but not for ever."""
+        self._readiness.wait(self.wait_s)
+
+    def reference_ms(self, schedule_version: str) -> float | None:
+        """Level of the reference kernel that this device's numbers are given at; None before the first ones."""
+        return self._clock.level_ms(schedule_version)
+
+    def do(self, work: Callable[[AgentClient], Result]) -> Result:
+        """Result of ``work`` on the device, which is begun anew with another agent when the device is lost.
+
+        Raises:
+            LostByWork: the device comes back each time, and is lost again by this work.
+            AgentError: the device stays away.
+        """
+
+        def over(client: AgentClient) -> Result:
+            if client is not self.client:  # what was loaded over a former connection ended with that
+                self._readiness.client = client
+                self._residents.clear()
+            return work(client)
+
+        return self.link.do(over)
 
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
@@ -258,7 +283,7 @@ class Measurer:
             lost: what is kept of the one that the device is lost by, and why.
         """
         try:
-            found = self.link.do(lambda client: self._over(client, wanted, measure))
+            found = self.do(lambda _: measure(wanted))
         except LostByWork as error:
             if len(wanted) > 1:
                 for each in wanted:
@@ -266,18 +291,6 @@ class Measurer:
                 return
             found = [lost(wanted[0], f"the device was {error}")]
         yield from zip(wanted, found, strict=True)
-
-    def _over(
-        self,
-        client: AgentClient,
-        wanted: Sequence[Wanted],
-        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
-    ) -> Sequence[Measurement]:
-        """Measure over a connection; what was loaded over a former one ended with that."""
-        if client is not self.client:
-            self._readiness.client = client
-            self._residents.clear()
-        return measure(wanted)
 
     def _lost_network(self, job: NetworkJob, error: str) -> Measurement:
         return self._measurement(job.key, self._conditions(job.artifact), Subject([], error=error), {}, {})
