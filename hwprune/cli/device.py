@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hwprune.cli.context import Session, as_json_option, examples, overrides_option
+from hwprune.cli.fleet import check_names, end_fleet, run_fleet
 from hwprune.cli.output import emit, emit_facts, emit_json, emit_table
 from hwprune.units import format_bytes
 
 if TYPE_CHECKING:
     from device_agents.registry import Device
     from device_agents.ssh import HostKey
+    from hwprune.experiments.home import Home
+    from hwprune.experiments.progress import Console
 
 name_argument = click.argument("name", metavar="NAME")
 
@@ -201,34 +206,60 @@ def remove(session: Session, name: str) -> None:
     session.console.info(f"removed {name}")
 
 
-@device.command(epilog=examples("hwprune device profile pi4 configs/problems/digits-resnet20.yaml --minutes 5"))
-@name_argument
-@click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
+@device.command(
+    epilog=examples(
+        "hwprune device profile pi4 configs/problems/digits-resnet20.yaml --minutes 5",
+        "hwprune device profile pi4 pi5 rack7 --json",
+    )
+)
+@click.argument("words", metavar="NAME... [PROBLEM.yaml]", nargs=-1, required=True)
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop measuring after this long.")
 @overrides_option
 @as_json_option
-@click.pass_obj
+@click.pass_context
 def profile(
-    session: Session,
-    name: str,
-    problem_path: Path | None,
+    context: click.Context,
+    words: tuple[str, ...],
     minutes: float | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure kernels on a device, fit its latency model and print the model's error.
 
-    With a problem, the kernels of its network are measured; without one, those of common shapes.
+    With a problem, the kernels of its network are measured; without one, those of common shapes. Several devices are
+    profiled side by side; one that fails costs the others nothing.
     """
     from hwprune.config import load_problem
 
+    session: Session = context.obj
+    names, problem_path = _names_and_problem(words)
     if overrides and problem_path is None:
         raise click.UsageError("--set overrides keys of a problem: name one")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
     from hwprune.experiments.profile import profile as run_profile
 
-    report = run_profile(session.home, name, problem, minutes=minutes, console=session.console)
-    if as_json:
-        emit_json(asdict(report))
-    else:
-        emit_facts(asdict(report))
+    work = functools.partial(_profile_one, run_profile, session.home, problem=problem, minutes=minutes)
+    if len(names) == 1:
+        report = work(names[0], session.console)
+        return emit_json(asdict(report)) if as_json else emit_facts(asdict(report))
+    check_names(session, names)
+    end_fleet(context, run_fleet(session, names, work), as_json, facts=asdict, show=_show_profile)
+
+
+def _names_and_problem(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Names of devices, and the problem behind them if the last word is one."""
+    names, last = list(words), words[-1]
+    problem_path = Path(names.pop()) if last.endswith((".yaml", ".yml")) else None
+    if not names:
+        raise click.UsageError(f"name a device before {last}")
+    return names, problem_path
+
+
+def _profile_one(profile: Callable[..., Any], home: Home, name: str, console: Console, **options: Any) -> Any:
+    """One part of a fleet's profile; a function of the module, because a part runs in a process of its own."""
+    return profile(home, name, console=console, **options)
+
+
+def _show_profile(report: Any) -> None:
+    emit_facts(asdict(report))
+    emit("")
