@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwprune.cli.context import Session, as_json_option, examples, overrides_option
+from hwprune.cli.context import Session, as_json_option, examples, overrides_option, pool_option
 from hwprune.cli.fleet import check_names, end_fleet, run_fleet
 from hwprune.cli.output import emit, emit_facts, emit_json, emit_table
 from hwprune.units import format_bytes
@@ -214,12 +214,14 @@ def remove(session: Session, name: str) -> None:
 )
 @click.argument("words", metavar="NAME... [PROBLEM.yaml]", nargs=-1, required=True)
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop measuring after this long.")
+@pool_option
 @overrides_option
 @as_json_option
 @click.pass_context
 def profile(
     context: click.Context,
     words: tuple[str, ...],
+    pool: bool,
     minutes: float | None,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -236,13 +238,16 @@ def profile(
     if overrides and problem_path is None:
         raise click.UsageError("--set overrides keys of a problem: name one")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
+    from hwprune.experiments.pool import AND
     from hwprune.experiments.profile import profile as run_profile
 
     work = functools.partial(_profile_one, run_profile, session.home, problem=problem, minutes=minutes)
+    check_names(session, names)
+    if pool:
+        names = [AND.join(names)]
     if len(names) == 1:
         report = work(names[0], session.console)
         return emit_json(asdict(report)) if as_json else emit_facts(asdict(report))
-    check_names(session, names)
     end_fleet(context, run_fleet(session, names, work), as_json, facts=asdict, show=_show_profile)
 
 

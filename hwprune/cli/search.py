@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hwprune.cli.context import Session, as_json_option, examples, overrides_option, runs_option
+from hwprune.cli.context import Session, as_json_option, examples, overrides_option, pool_option, runs_option
 from hwprune.cli.fleet import check_names, end_fleet, run_fleet
 from hwprune.cli.output import emit_facts, emit_json
 from hwprune.cli.report import run_facts, show_run
+from hwprune.scenario import Scenario
 
 if TYPE_CHECKING:
     from hwprune.config import Problem
+    from hwprune.experiments.part import Work
     from hwprune.experiments.progress import Console
 
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where it shall run; given several times, one search on each, side by side.",
 )
+@pool_option
 @click.option("--method", default="hamp", show_default=True, help="Search method.")
 @overrides_option
 @click.option("--budget", type=click.IntRange(min=1), help="True evaluations; short for --set budget.evaluations=N.")
@@ -44,6 +47,14 @@ if TYPE_CHECKING:
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an interrupted run.")
 @click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
 @click.option("--max-age", "max_age_h", type=click.FloatRange(min=0), help="Measure again what is older, in hours.")
+@click.option(
+    "--scenario",
+    "scenario_text",
+    metavar="LOAD",
+    default="burst",
+    show_default=True,
+    help="What the device is put through while the front is measured: burst, sustained:10m, paced:30Hz; +cold behind.",
+)
 @runs_option
 @as_json_option
 @click.pass_context
@@ -51,6 +62,7 @@ def search(
     context: click.Context,
     problem_path: Path | None,
     names: tuple[str, ...],
+    pool: bool,
     method: str,
     overrides: tuple[str, ...],
     budget: int | None,
@@ -58,6 +70,7 @@ def search(
     resume: Path | None,
     remeasure: bool,
     max_age_h: float | None,
+    scenario_text: str,
     runs_folder: Path,
     as_json: bool,
 ) -> None:
@@ -76,20 +89,25 @@ def search(
         raise click.UsageError("name a PROBLEM.yaml, or --resume RUN", context)
     if budget is not None:
         overrides = (*overrides, f"budget.evaluations={budget}")
+    scenario = Scenario.parse(scenario_text)
     problem, settings = read_problem(problem_path, overrides, method)
     from hwprune.experiments import run
+    from hwprune.experiments.pool import AND
 
     chosen: dict[str, Any] = {"home": session.home, "method": method, "method_settings": settings}
     check_names(session, names)
+    if pool:
+        names = (AND.join(names),)
     if dry_run:
         plans = {name: asdict(run.dry_run(problem, device_name=name, **chosen)) for name in names}
         return _show_plans(plans, as_json)
-    work = functools.partial(
+    work: Work = functools.partial(
         search_one,
         problem=problem,
         **chosen,
         runs_folder=runs_folder,
         max_age_s=0.0 if remeasure else None if max_age_h is None else max_age_h * 3600,
+        scenario=scenario,
     )
     if len(names) == 1:
         return show_run(session, work(names[0], session.console), as_json)

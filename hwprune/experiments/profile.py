@@ -12,10 +12,10 @@ import numpy.typing as npt
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
 from hwprune.errors import UntrustedError
-from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.pool import members_of, open_devices
 from hwprune.experiments.progress import Console
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Measurement
 from hwprune.search.space import SearchSpace
@@ -67,16 +67,18 @@ def profile(
 ) -> ProfileReport:
     """Profile a device for a problem's network (else ResNet-20 at 32x32), and remember its model and channel step.
 
+    A pool (``A+B``) is profiled at the speed of its first board, whose model it is.
+
     Raises:
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
     from hwprune.experiments.calibration import save_model
 
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     problem = problem or common_problem()
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads), with_weights=False)
-    with open_session(home, device, console) as session:
+    with open_devices(home, device_name, bench, console) as session:
         model, report = profile_network(session, bench, console=console, minutes=minutes)
     path = save_model(home, device, bench, model)
     home.devices.add(device.model_copy(update={"channel_step": report.channel_step}))

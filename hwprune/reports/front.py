@@ -44,6 +44,8 @@ COLUMNS = (
     "widths",
     "plan_key",
     "artifact",
+    "scenario",
+    "boards",
 )
 
 

@@ -74,6 +74,7 @@ REQUESTS = [
             "warmup_ms_max": 1.0,
             "max_s": 1.0,
             "timeout_s": 1.0,
+            "load": {"rate_hz": 1000.0, "busy_ms": 1.0, "cold": False},
         }
     },
     {"run": {"handle": 1, "input": "AAAA", "timeout_s": 1.0}},
@@ -351,7 +352,7 @@ def hostile(plan, stays):
     return HostileTransport(sys.executable, "-I", "-S", "-c", HOSTILE, json.dumps([encoded, stays]))
 
 
-BLOCK = {"ns": [4000, 5000], "batch": 2, "before_ns": 10, "after_ns": 11, "energy_uj": 5}
+BLOCK = {"ns": [4000, 5000], "batch": 2, "before_ns": 10, "after_ns": 11, "energy_uj": 5, "state": None}
 TIMING = {"blocks": [BLOCK], "warmup_calls": 1, "overhead_ns": 1.0, "energy_missing": "", "error": None}
 GREETING = {"version": protocol.PROTOCOL_VERSION, "libraries": ["a" * 64], "warnings": []}
 LOADED = {
