@@ -74,6 +74,7 @@ def together(rows: Sequence[Measurement], pool: str) -> Measurement:
     boards = tuple(row.conditions.device for row in rows for _ in row.values_ms)
     trust, reason = _trust(rows, values_ms)
     peaks = [row.process_peak_bytes for row in rows if row.process_peak_bytes is not None]
+    energies = [row.energy_mj for row in rows if row.energy_mj is not None]
     return replace(
         rows[0],
         conditions=conditions,
@@ -85,6 +86,7 @@ def together(rows: Sequence[Measurement], pool: str) -> Measurement:
         trust=trust,
         trust_reason=reason,
         process_peak_bytes=max(peaks, default=None),
+        energy_mj=sum(energies) / len(energies) if energies else None,
         repeats=max(row.repeats for row in rows),
     )
 

@@ -82,7 +82,8 @@ def measure_steadily(
     if result.error is None:
         kept = kept_blocks(result.blocks, settings.request_s, threads)
         subject.timeline = tuple(_moment(block, is_kept) for block, is_kept in zip(result.blocks, kept, strict=True))
-        subject.grade = grade_steady([block for block, is_kept in zip(result.blocks, kept, strict=True) if is_kept])
+        subject.quiet = [block for block, is_kept in zip(result.blocks, kept, strict=True) if is_kept]
+        subject.grade = grade_steady(subject.quiet)
         subject.level_ms = float(np.median([moment["reference_ms"] for moment in subject.timeline]))
 
 
