@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
-from device_agents.errors import AgentError, AgentLost
+from device_agents.errors import AgentLost, DeviceError
 from device_agents.registry import FINGERPRINT_FACTS, Device
 from hwprune.errors import ConfigError
 from hwprune.experiments.candidates import linked_job
@@ -230,14 +230,14 @@ class PoolSession(DeviceSession):
         """Measurements of all items, taken from one queue by the boards; what a lost board had goes to the others.
 
         Raises:
-            AgentError: all boards are lost; the last one's error.
+            DeviceError: all boards are lost; the last one's error.
         """
         size = max(1, min(size, -(-len(items) // len(self.members))))
         queue = deque((start, items[start : start + size]) for start in range(0, len(items), size))
         found: dict[int, Sequence[Measurement]] = {}
         lock = threading.Lock()
 
-        def serve(member: DeviceSession) -> AgentError | None:
+        def serve(member: DeviceSession) -> DeviceError | None:
             while True:
                 with lock:
                     if not queue:
@@ -245,7 +245,7 @@ class PoolSession(DeviceSession):
                     start, part = queue.popleft()
                 try:
                     found[start] = [self._at_first(member, row) for row in measure(member, part)]
-                except AgentError as error:
+                except DeviceError as error:
                     with lock:
                         queue.appendleft((start, part))
                     return error
@@ -260,11 +260,11 @@ class PoolSession(DeviceSession):
                     self._leave(member, error)
         return [row for start in sorted(found) for row in found[start]]
 
-    def _leave(self, member: DeviceSession, error: AgentError) -> None:
+    def _leave(self, member: DeviceSession, error: DeviceError) -> None:
         """Go on without a board.
 
         Raises:
-            AgentError: it was the last one.
+            DeviceError: it was the last one.
         """
         if len(self.members) == 1:
             raise error

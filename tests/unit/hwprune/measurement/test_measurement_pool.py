@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device_agents.client import AgentClient
-from device_agents.errors import AgentError, AgentLost
+from device_agents.errors import AgentLost
 from device_agents.registry import Device
 from device_agents.transport import LoopbackTransport
 from hwprune.errors import ConfigError
@@ -88,7 +88,7 @@ def test_what_a_lost_board_had_goes_to_the_others(pool: PoolSession) -> None:
 def test_a_pool_without_boards_ends_with_the_reason_of_the_last(pool: PoolSession) -> None:
     for member in pool.members:
         member.measurer.client.close()
-    with pytest.raises(AgentError, match="it does not answer"):
+    with pytest.raises(AgentLost, match="it does not answer"):
         pool.measure_kernels(kernels(3), Silent())
 
 
