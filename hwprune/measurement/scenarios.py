@@ -80,39 +80,46 @@ def measure_steadily(
     subject.overhead_ms = result.overhead_ms
     subject.blocks = [list(result.blocks)]
     if result.error is None:
-        kept = kept_blocks(result.blocks, settings.request_s, threads)
-        subject.timeline = tuple(_moment(block, is_kept) for block, is_kept in zip(result.blocks, kept, strict=True))
-        subject.quiet = [block for block, is_kept in zip(result.blocks, kept, strict=True) if is_kept]
-        subject.grade = grade_steady(subject.quiet)
+        kept, subject.quiet = kept_blocks(result.blocks, settings.request_s, threads)
+        subject.timeline = tuple(_moment(block, block in kept) for block in result.blocks)
+        subject.grade = grade_steady(kept, len(subject.quiet))
         subject.level_ms = float(np.median([moment["reference_ms"] for moment in subject.timeline]))
 
 
-def kept_blocks(blocks: Sequence[Block], seconds: float, threads: int) -> list[bool]:
+def kept_blocks(blocks: Sequence[Block], seconds: float, threads: int) -> tuple[list[Block], list[Block]]:
     """Which blocks count: those of the warm device, before which other programs rested.
 
     Args:
         blocks: in the order of their time, each with the device's state before it.
         seconds: length of the load.
         threads: cores that it keeps busy itself.
+
+    Returns:
+        Those that count, all of the warm device where too few were undisturbed; and the undisturbed ones alone.
     """
     states = [block.state or {} for block in blocks]
-    quiet = [True, *(_was_quiet(one, other, threads) for one, other in itertools.pairwise(states))]
-    return [
-        is_quiet and state.get("elapsed_s", 0.0) >= WARM_FROM * seconds
-        for is_quiet, state in zip(quiet, states, strict=True)
+    rested = [True, *(_was_quiet(one, other, threads) for one, other in itertools.pairwise(states))]
+    warm = [
+        (block, is_quiet)
+        for block, state, is_quiet in zip(blocks, states, rested, strict=True)
+        if state.get("elapsed_s", 0.0) >= WARM_FROM * seconds
     ]
+    quiet = [block for block, is_quiet in warm if is_quiet]
+    return quiet if len(quiet) >= KEPT_BLOCKS_MIN else [block for block, _ in warm], quiet
 
 
-def grade_steady(blocks: Sequence[Block]) -> Grade:
+def grade_steady(blocks: Sequence[Block], quiet: int) -> Grade:
     """Grade of a steady load by its interval alone: that the clock moves is what it is to show.
 
     Args:
         blocks: those that count.
+        quiet: how many of them other programs left undisturbed.
     """
     values_ms = (tuple(block.values_ms for block in blocks),)
     readings = np.array([[block.reference_before_ms, block.reference_after_ms] for block in blocks]).reshape(-1, 2)
-    if len(blocks) < KEPT_BLOCKS_MIN:
-        return Grade(values_ms, 0.0, "C", f"other programs rested during {len(blocks)} blocks of the warm device only")
+    if quiet < KEPT_BLOCKS_MIN:
+        reason = f"other programs rested during {quiet} of the {len(blocks)} blocks of the warm device"
+        return Grade(values_ms, 0.0, "C", reason)
     drift = float(np.max(np.abs(readings / np.median(readings) - 1)))
     low_ms, high_ms = bootstrap_interval_ms(values_ms)
     estimate_ms = np.percentile([value for block in blocks for value in block.values_ms], 10)

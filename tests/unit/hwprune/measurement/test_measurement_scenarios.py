@@ -63,25 +63,32 @@ def test_a_steady_load_tells_how_the_device_fared(measurer: Measurer, compiler, 
 
 
 def test_a_steady_loads_early_blocks_and_those_beside_other_programs_do_not_count() -> None:
-    quiet = [block(1.0, elapsed_s, elapsed_s) for elapsed_s in (1.0, 2.0, 3.0, 4.0)]
-    assert kept_blocks(quiet, 5.0, threads=1) == [False, False, True, True]
-    busy = [*quiet[:3], block(1.0, 4.0, 4.9)]  # almost both cores between 3 and 4 s
-    assert kept_blocks(busy, 5.0, threads=1) == [False, False, True, False]
-    assert kept_blocks(busy, 5.0, threads=2) == [False, False, True, True]
-    untold = [dataclasses.replace(one, state={"elapsed_s": 4.0, "cpu_times_s": None}) for one in quiet]
-    assert kept_blocks(untold, 5.0, threads=1) == [True] * 4
+    calm = [block(1.0, float(second), float(second)) for second in range(1, 13)]
+    assert kept_blocks(calm, 12.0, threads=1) == (calm[5:], calm[5:])
+    busy = [*calm[:-1], block(1.0, 12.0, 12.9)]  # almost both cores in the last second
+    assert kept_blocks(busy, 12.0, threads=1) == (busy[5:-1], busy[5:-1])
+    assert kept_blocks(busy, 12.0, threads=2) == (busy[5:], busy[5:])
+    untold = [dataclasses.replace(one, state={"elapsed_s": 12.0, "cpu_times_s": None}) for one in calm]
+    assert kept_blocks(untold, 12.0, threads=1)[1] == untold
+
+
+def test_where_too_few_blocks_were_undisturbed_all_of_the_warm_device_are_evidence() -> None:
+    loud = [block(1.0, float(second), 1.9 * second) for second in range(1, 13)]
+    kept, quiet = kept_blocks(loud, 12.0, threads=1)
+    assert (kept, quiet) == (loud[5:], [])
+    grade = grade_steady(kept, len(quiet))
+    assert (grade.trust, grade.reason) == ("C", "other programs rested during 0 of the 7 blocks of the warm device")
+    assert len(grade.values_ms[0]) == 7
 
 
 def test_a_steady_loads_grade_asks_for_its_interval_alone() -> None:
     steady = [block(1.0, 0.0, 0.0)] * 20
-    assert grade_steady(steady).trust == "A"
+    assert grade_steady(steady, 20).trust == "A"
     slowing = [block(1.0 + 0.05 * number, 0.0, 0.0) for number in range(20)]
-    grade = grade_steady(slowing)
+    grade = grade_steady(slowing, 20)
     assert grade.trust == "C"
     assert "interval" in grade.reason
     assert grade.drift > 0.3
-    few = grade_steady(steady[:4])
-    assert (few.trust, "4 blocks" in few.reason) == ("C", True)
 
 
 def test_settings_leave_time_for_the_gaps() -> None:
