@@ -25,9 +25,9 @@ NETWORK = """\
 from torch import nn
 
 
-def build(classes: int, channels: int) -> nn.Module:
-    body = [nn.Conv2d(channels, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()]
-    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes))
+def build(num_classes: int, in_channels: int) -> nn.Module:
+    body = [nn.Conv2d(in_channels, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
 """
 PROBLEM = """\
 network: "tiny:build"
