@@ -132,6 +132,7 @@ class Measurement:
         board_ratio: how much longer its board takes than the first of the pool, whose speed its numbers are given at; 1
             outside of pools.
         boards: of a network measured on several boards of a pool: on which one each process ran.
+        board_spread: how far the estimate of any of these boards lies from the common one, as a share of it.
         timeline: of a steady load: time, latencies, clocks and temperatures of each block; ``counts`` says whether its
             values are among ``values_ms``.
     """
@@ -157,6 +158,7 @@ class Measurement:
     error: str | None = None
     board_ratio: float = 1.0
     boards: tuple[str, ...] = ()
+    board_spread: float = 0.0
     timeline: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -189,9 +191,12 @@ class Measurement:
 
     @functools.cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks, widened by the clock's doubt."""
+        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks.
+
+        Widened by the clock's doubt, and by what boards of a pool differ by.
+        """
         low_ms, high_ms = bootstrap_interval_ms(self.values_ms)
-        doubt = clock_doubt(self.clock_ratio)
+        doubt = clock_doubt(self.clock_ratio) + self.board_spread
         return low_ms * self.scale * (1 - doubt), high_ms * self.scale * (1 + doubt)
 
     def as_dict(self) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def open_devices(
             yield members[0]
             return
         first = members[0]
-        compiler = _OneAtATime(first.compiler)
+        compiler = OneAtATime(first.compiler)
         for member in members:
             member.measurer.compiler = compiler
         pool = PoolSession(home, first.device, first.compiler, first.measurer, max_age_s, name, members, console)
@@ -281,7 +281,7 @@ class PoolSession(DeviceSession):
 
 
 @dataclass
-class _OneAtATime:
+class OneAtATime:
     """A compiler for several threads."""
 
     compiler: KernelCompiler

@@ -13,7 +13,7 @@ import numpy as np
 
 from hwprune.errors import UntrustedError
 from hwprune.measurement.trust import LIMITS
-from hwprune.records import Measurement, Trust, bootstrap_interval_ms
+from hwprune.records import Measurement, Trust
 
 #: Boards may differ by so much, as a share, after each has been taken for as slow as it is on average.
 UNEXPLAINED_MAX = 0.03
@@ -54,56 +54,59 @@ def board_ratios(rows: Mapping[str, Sequence[Measurement]]) -> dict[str, float]:
 def together(rows: Sequence[Measurement], pool: str) -> Measurement:
     """One network on several boards as one measurement, at the speed of the pool's first board.
 
+    The estimate is the geometric mean of the boards' own. Each board's values are brought to it, because a percentile
+    over the calls of all would be that of the fastest; how far they were apart is kept, and part of the interval.
+
     Args:
         rows: one a board, each with its ``board_ratio``.
         pool: what the boards are called together.
 
     Returns:
-        A measurement whose processes are those of all boards, each called in ``boards`` by the one that it ran on; its
-        interval holds what the boards differ by. Failed where one of them failed.
+        A measurement whose processes are those of all boards, each called in ``boards`` by the one that it ran on.
+        Failed where one of them failed.
     """
     conditions = replace(rows[0].conditions, device=pool)
     failed = next((row for row in rows if row.error is not None), None)
     if failed is not None:
         return replace(failed, conditions=conditions, error=f"on {failed.conditions.device}: {failed.error}")
+    estimates_ms = np.array([row.latency_ms for row in rows])
+    common_ms = float(np.exp(np.log(estimates_ms).mean()))
     values_ms = tuple(
-        tuple(tuple(value * row.scale for value in block) for block in process)
-        for row in rows
+        tuple(tuple(value * row.scale * common_ms / own_ms for value in block) for block in process)
+        for row, own_ms in zip(rows, estimates_ms.tolist(), strict=True)
         for process in row.values_ms
     )
-    boards = tuple(row.conditions.device for row in rows for _ in row.values_ms)
-    trust, reason = _trust(rows, values_ms)
     peaks = [row.process_peak_bytes for row in rows if row.process_peak_bytes is not None]
     energies = [row.energy_mj for row in rows if row.energy_mj is not None]
-    return replace(
+    found = replace(
         rows[0],
         conditions=conditions,
         values_ms=values_ms,
-        boards=boards,
+        boards=tuple(row.conditions.device for row in rows for _ in row.values_ms),
         board_ratio=1.0,
+        board_spread=float(np.max(np.abs(estimates_ms / common_ms - 1))),
         reference_ms=rows[0].device_reference_ms,  # the values are given at that clock already
         drift=max((row.drift or 0.0 for row in rows), default=0.0),
-        trust=trust,
-        trust_reason=reason,
         process_peak_bytes=max(peaks, default=None),
         energy_mj=sum(energies) / len(energies) if energies else None,
         repeats=max(row.repeats for row in rows),
     )
+    trust, reason = _trust(rows, found)
+    return replace(found, trust=trust, trust_reason=reason)
 
 
-def _trust(rows: Sequence[Measurement], values_ms: tuple[tuple[tuple[float, ...], ...], ...]) -> tuple[Trust, str]:
+def _trust(rows: Sequence[Measurement], found: Measurement) -> tuple[Trust, str]:
     """The worst of the boards' grades, or that of their common interval if it is worse."""
+    slowest, fastest = max(rows, key=lambda row: row.latency_ms), min(rows, key=lambda row: row.latency_ms)
+    apart = slowest.latency_ms / fastest.latency_ms - 1
+    if apart > UNEXPLAINED_MAX:
+        return "C", f"{slowest.conditions.device} takes {apart:.1%} longer than {fastest.conditions.device}"
     worst = max(rows, key=lambda row: row.trust)
-    latencies = {row.conditions.device: row.latency_ms for row in rows}
-    slowest, fastest = max(latencies, key=latencies.__getitem__), min(latencies, key=latencies.__getitem__)
-    spread = latencies[slowest] / latencies[fastest] - 1
-    if spread > UNEXPLAINED_MAX:
-        return "C", f"{slowest} takes {spread:.1%} longer than {fastest} after calibration"
-    low_ms, high_ms = bootstrap_interval_ms(values_ms)
-    half_width = (high_ms - low_ms) / (high_ms + low_ms)
+    low_ms, high_ms = found.interval_ms
+    half_width = (high_ms - low_ms) / 2 / found.latency_ms
     common: Trust = next((trust for trust, limit in LIMITS.items() if half_width <= limit), "C")
     if common > worst.trust:
-        return common, f"interval of +-{half_width:.1%} over {' and '.join(latencies)}"
+        return common, f"interval of +-{half_width:.1%} over {' and '.join(dict.fromkeys(found.boards))}"
     return worst.trust, f"{worst.conditions.device}: {worst.trust_reason}" if worst.trust_reason else ""
 
 

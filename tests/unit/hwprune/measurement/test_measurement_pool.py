@@ -13,7 +13,7 @@ from device_agents.registry import Device
 from device_agents.transport import LoopbackTransport
 from hwprune.errors import ConfigError
 from hwprune.experiments.home import Home
-from hwprune.experiments.pool import PoolSession, members_of
+from hwprune.experiments.pool import OneAtATime, PoolSession, members_of
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import DeviceSession
 from hwprune.measurement.link import Link
@@ -32,6 +32,7 @@ def quiet(_text: str) -> None:
 @pytest.fixture
 def pool(tmp_path: Path, compiler, store: Store) -> Iterator[PoolSession]:
     """Boards a, b and c; b takes 1.1 times as long as a."""
+    in_turns = OneAtATime(compiler)
     with contextlib.ExitStack() as opened:
         members = []
         for name in "abc":
@@ -45,7 +46,7 @@ def pool(tmp_path: Path, compiler, store: Store) -> Iterator[PoolSession]:
                 return client
 
             link = Link(connect, say=quiet)
-            measurer = Measurer(link, compiler, store, device, BRIEF, BRIEF, BRIEF, wait_s=0.0, say=quiet)
+            measurer = Measurer(link, in_turns, store, device, BRIEF, BRIEF, BRIEF, wait_s=0.0, say=quiet)
             members.append(DeviceSession(Home(tmp_path), device, compiler, measurer))
         first = members[0]
         pool = PoolSession(first.home, first.device, first.compiler, first.measurer, None, "a+b+c", members, Silent())
