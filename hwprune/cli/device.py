@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ from hwprune.units import format_bytes
 if TYPE_CHECKING:
     from device_agents.registry import Device
     from device_agents.ssh import HostKey
+    from hwprune.config import Problem
     from hwprune.experiments.home import Home
+    from hwprune.experiments.part import Work
+    from hwprune.experiments.profile import ProfileReport
     from hwprune.experiments.progress import Console
 
 name_argument = click.argument("name", metavar="NAME")
@@ -238,13 +241,8 @@ def profile(
     if overrides and problem_path is None:
         raise click.UsageError("--set overrides keys of a problem: name one")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
-    from hwprune.experiments.pool import AND
-    from hwprune.experiments.profile import profile as run_profile
-
-    work = functools.partial(_profile_one, run_profile, session.home, problem=problem, minutes=minutes)
-    check_names(session, names)
-    if pool:
-        names = [AND.join(names)]
+    names = check_names(session, names, pool)
+    work: Work = functools.partial(profile_one, home=session.home, problem=problem, minutes=minutes)
     if len(names) == 1:
         report = work(names[0], session.console)
         return emit_json(asdict(report)) if as_json else emit_facts(asdict(report))
@@ -260,11 +258,13 @@ def _names_and_problem(words: Sequence[str]) -> tuple[list[str], Path | None]:
     return names, problem_path
 
 
-def _profile_one(profile: Callable[..., Any], home: Home, name: str, console: Console, **options: Any) -> Any:
-    """One part of a fleet's profile; a function of the module, because a part runs in a process of its own."""
-    return profile(home, name, console=console, **options)
+def profile_one(name: str, console: Console, *, home: Home, problem: Problem | None, **options: Any) -> ProfileReport:
+    """Profile one device; a function of the module, for processes of their own."""
+    from hwprune.experiments.profile import profile as run_profile
+
+    return run_profile(home, name, problem, console=console, **options)
 
 
-def _show_profile(report: Any) -> None:
+def _show_profile(report: ProfileReport) -> None:
     emit_facts(asdict(report))
     emit("")

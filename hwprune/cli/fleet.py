@@ -16,20 +16,34 @@ if TYPE_CHECKING:
     from hwprune.experiments.side_by_side import Part
 
 
-def check_names(session: Session, names: Sequence[str]) -> None:
+def check_names(session: Session, names: Sequence[str], pool: bool) -> list[str]:
     """Make sure that every device is known, and named once, before anything is begun on one of them.
 
+    Args:
+        session: this call of the program.
+        names: of the devices.
+        pool: they are one.
+
+    Returns:
+        Names of what is worked on; one for all devices of a pool.
+
     Raises:
-        UsageError: one is named twice.
+        ConfigError: boards of a pool are not identical.
         DeviceError: one is unknown.
+        UsageError: one is named twice.
     """
     from hwprune.experiments.devices import find
+    from hwprune.experiments.members import AND, members_of
 
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise click.UsageError(f"{', '.join(twice)} is named twice: one job at a time uses a device")
     for name in names:
         find(session.home, name)
+    if not pool:
+        return list(names)
+    members_of(session.home, AND.join(names))
+    return [AND.join(names)]
 
 
 def run_fleet(session: Session, names: Sequence[str], work: Work) -> list[Part[Failure]]:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 def search(
     context: click.Context,
     problem_path: Path | None,
-    names: tuple[str, ...],
+    names: Sequence[str],
     pool: bool,
     method: str,
     overrides: tuple[str, ...],
@@ -91,14 +91,11 @@ def search(
         overrides = (*overrides, f"budget.evaluations={budget}")
     scenario = Scenario.parse(scenario_text)
     problem, settings = read_problem(problem_path, overrides, method)
-    from hwprune.experiments import run
-    from hwprune.experiments.pool import AND
-
     chosen: dict[str, Any] = {"home": session.home, "method": method, "method_settings": settings}
-    check_names(session, names)
-    if pool:
-        names = (AND.join(names),)
+    names = check_names(session, names, pool)
     if dry_run:
+        from hwprune.experiments import run
+
         plans = {name: asdict(run.dry_run(problem, device_name=name, **chosen)) for name in names}
         return _show_plans(plans, as_json)
     work: Work = functools.partial(

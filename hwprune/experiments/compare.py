@@ -14,8 +14,8 @@ from device_agents.errors import DeviceError
 from device_agents.registry import FINGERPRINT_FACTS, Device
 from hwprune.errors import HwpruneError, RunError
 from hwprune.experiments.home import Home
+from hwprune.experiments.members import AND
 from hwprune.experiments.picks import Cost, Networks, Pick, Sitting
-from hwprune.experiments.pool import AND
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder
 from hwprune.records import same_clock

@@ -24,8 +24,8 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import RunConfig
 from hwprune.errors import CompileError, ConfigError, RunError, UnknownNameError
 from hwprune.experiments.home import Home
+from hwprune.experiments.members import members_of
 from hwprune.experiments.points import PointFiles
-from hwprune.experiments.pool import members_of
 from hwprune.experiments.provenance import RunFolder, write_text
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.groups import build_groups

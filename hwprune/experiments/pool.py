@@ -19,11 +19,9 @@ import numpy as np
 from torch import nn
 
 from device_agents.errors import AgentLost, DeviceError
-from device_agents.registry import FINGERPRINT_FACTS, Device
-from hwprune.errors import ConfigError
 from hwprune.experiments.candidates import linked_job
-from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.members import members_of
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session, own_kernels_ms
 from hwprune.experiments.workbench import Workbench
@@ -35,9 +33,6 @@ from hwprune.scenario import BURST, Scenario
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
-#: Between the names of a pool's members; no device's name can hold it.
-AND = "+"
-
 #: Shares of the dense widths that the reference networks keep.
 REFERENCE_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 
@@ -48,32 +43,6 @@ BOARDS_EACH = 2
 KERNELS_AT_A_TIME, NETWORKS_AT_A_TIME = 32, 8
 
 Item = TypeVar("Item")
-
-
-def members_of(home: Home, name: str) -> list[Device]:
-    """The boards of a pool that is called ``A+B+C``; the one device of another name.
-
-    Raises:
-        ConfigError: they are not identical, or one is named twice.
-        DeviceError: one is unknown.
-    """
-    boards = [find(home, each) for each in name.split(AND)]
-    if len({board.name for board in boards}) < len(boards):
-        raise ConfigError(f"{name}: name each board of a pool once")
-    for board in boards[1:]:
-        differ = _differences(boards[0], board)
-        if differ:
-            raise ConfigError(
-                f"{boards[0].name} and {board.name} are not identical, they differ in {', '.join(differ)}: "
-                "leave out --pool to search on each of them"
-            )
-    return boards
-
-
-def _differences(one: Device, other: Device) -> list[str]:
-    facts = [fact for fact in FINGERPRINT_FACTS if one.description.get(fact) != other.description.get(fact)]
-    entries = ("platform", "target", "threads", "cores")
-    return [*facts, *(entry for entry in entries if getattr(one, entry) != getattr(other, entry))]
 
 
 @contextlib.contextmanager

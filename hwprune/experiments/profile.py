@@ -13,7 +13,8 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
 from hwprune.errors import UntrustedError
 from hwprune.experiments.home import Home
-from hwprune.experiments.pool import members_of, open_devices
+from hwprune.experiments.members import members_of
+from hwprune.experiments.pool import open_devices
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench

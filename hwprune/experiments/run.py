@@ -21,7 +21,8 @@ from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
-from hwprune.experiments.pool import members_of, open_devices
+from hwprune.experiments.members import members_of
+from hwprune.experiments.pool import open_devices
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession

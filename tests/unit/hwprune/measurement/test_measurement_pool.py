@@ -13,7 +13,8 @@ from device_agents.registry import Device
 from device_agents.transport import LoopbackTransport
 from hwprune.errors import ConfigError
 from hwprune.experiments.home import Home
-from hwprune.experiments.pool import OneAtATime, PoolSession, members_of
+from hwprune.experiments.members import members_of
+from hwprune.experiments.pool import OneAtATime, PoolSession
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import DeviceSession
 from hwprune.measurement.link import Link
