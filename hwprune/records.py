@@ -83,6 +83,7 @@ class Conditions:
         threads: threads of one inference.
         schedule_version: version of the kernels' schedules.
         protocol_version: version of the measurement protocol.
+        scenario: what the device was put through meanwhile; see :mod:`hwprune.scenario`.
     """
 
     device: str
@@ -93,11 +94,15 @@ class Conditions:
     threads: int
     schedule_version: str
     protocol_version: int = PROTOCOL_VERSION
+    scenario: str = "burst"
 
     @property
     def digest(self) -> str:
         """Equal for equal conditions, and short enough for a column."""
-        return digest(asdict(self))
+        told = asdict(self)
+        if self.scenario == "burst":
+            del told["scenario"]  # so that what was measured before there were others is still found
+        return digest(told)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,12 @@ class Measurement:
         repeats: how often the measurement was repeated to earn its grade.
         measured_at: ISO 8601 time, UTC.
         error: why there are no values, or None.
+        board_ratio: how much longer its board takes than the first of the pool, whose speed its numbers are given at; 1
+            outside of pools.
+        boards: of a network measured on several boards of a pool: on which one each process ran.
+        board_spread: how far the estimate of any of these boards lies from the common one, as a share of it.
+        timeline: of a steady load: time, latencies, clocks and temperatures of each block; ``counts`` says whether its
+            values are among ``values_ms``.
     """
 
     key: str
@@ -145,22 +156,33 @@ class Measurement:
     repeats: int = 0
     measured_at: str = ""
     error: str | None = None
+    board_ratio: float = 1.0
+    boards: tuple[str, ...] = ()
+    board_spread: float = 0.0
+    timeline: tuple[dict[str, Any], ...] = ()
 
     @property
     def clock_ratio(self) -> float:
         """Clock during the measurement as a share of the clock that latencies are given at; 1 where it stands still.
 
+        1 in every scenario but the burst as well: the clock that a load brings about is part of what is measured.
+
         Processors change their clock by some percent from minute to minute, for reasons outside of this device's
         control; the reference kernel in the same process shows by how much.
         """
-        if self.reference_ms is None or self.device_reference_ms is None:
+        if self.reference_ms is None or self.device_reference_ms is None or self.conditions.scenario != "burst":
             return 1.0
         return self.device_reference_ms / self.reference_ms
+
+    @property
+    def scale(self) -> float:
+        """What values as they were timed are multiplied by: to the device's clock, and to the pool's first board."""
+        return self.clock_ratio / self.board_ratio
 
     def percentile_ms(self, q: float) -> float:
         """``q``-th percentile (0 to 100) over all kept calls, at the device's clock; NaN where nothing was measured."""
         calls = [call for process in self.values_ms for block in process for call in block]
-        return float(np.percentile(calls, q)) * self.clock_ratio if calls else float("nan")
+        return float(np.percentile(calls, q)) * self.scale if calls else float("nan")
 
     @property
     def latency_ms(self) -> float:
@@ -169,10 +191,13 @@ class Measurement:
 
     @functools.cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks, widened by the clock's doubt."""
+        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks.
+
+        Widened by the clock's doubt, and by what boards of a pool differ by.
+        """
         low_ms, high_ms = bootstrap_interval_ms(self.values_ms)
-        doubt = clock_doubt(self.clock_ratio)
-        return low_ms * self.clock_ratio * (1 - doubt), high_ms * self.clock_ratio * (1 + doubt)
+        doubt = clock_doubt(self.clock_ratio) + self.board_spread
+        return low_ms * self.scale * (1 - doubt), high_ms * self.scale * (1 + doubt)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -184,11 +209,12 @@ class Measurement:
         conditions = dict(data["conditions"])
         conditions["input_shape"] = tuple(conditions["input_shape"])
         values = tuple(tuple(tuple(block) for block in process) for process in data["values_ms"])
-        return cls(**{**data, "conditions": Conditions(**conditions), "values_ms": values})
+        lists = {name: tuple(data.get(name, ())) for name in ("boards", "timeline")}
+        return cls(**{**data, **lists, "conditions": Conditions(**conditions), "values_ms": values})
 
     def without_values(self) -> Measurement:
         """The same record without its raw values, for listings."""
-        return replace(self, values_ms=())
+        return replace(self, values_ms=(), timeline=())
 
 
 def clock_doubt(clock_ratio: float) -> float:
@@ -287,6 +313,8 @@ class FrontRow:
         engine: what ran it.
         dtype: number format.
         threads: threads of one inference.
+        scenario: what the device was put through meanwhile.
+        boards: of a pool: those that it was measured on.
         finetuned: whether the weights were fine-tuned after the search.
         val_metric_inherited: the validation metric as the search saw it, with inherited weights.
         test_metric_inherited: the test metric before fine-tuning, where it was taken.
@@ -319,6 +347,8 @@ class FrontRow:
     engine: str
     dtype: str
     threads: int
+    scenario: str = "burst"
+    boards: tuple[str, ...] = ()
     finetuned: bool = False
     val_metric_inherited: float | None = None
     test_metric_inherited: float | None = None
@@ -369,8 +399,15 @@ class FrontRow:
             "engine": measurement.conditions.engine,
             "dtype": measurement.conditions.dtype,
             "threads": measurement.conditions.threads,
+            "scenario": measurement.conditions.scenario,
+            "boards": tuple(dict.fromkeys(measurement.boards)),
         }
         return cls(id=id, val_metric=val_metric, **{**taken, **facts})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FrontRow:
+        """Inverse of ``asdict``, after JSON has made lists of tuples."""
+        return cls(**{**data, **{name: tuple(data.get(name, ())) for name in ("widths", "boards")}})
 
 
 @dataclass(frozen=True)
@@ -426,9 +463,6 @@ class Front:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Front:
         """Inverse of :meth:`as_dict`."""
-        rows = {
-            name: tuple(FrontRow(**{**row, "widths": tuple(row["widths"])}) for row in data[name])
-            for name in ("rows", "untrusted")
-        }
+        rows = {name: tuple(FrontRow.from_dict(row) for row in data[name]) for name in ("rows", "untrusted")}
         texts = {name: tuple(data[name]) for name in ("objectives", "groups")}
         return cls(**{**data, **rows, **texts})

@@ -60,5 +60,8 @@ runs_option = click.option(
 overrides_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the config."
 )
+pool_option = click.option(
+    "--pool", is_flag=True, help="The devices are identical boards: one job, its measuring spread over all of them."
+)
 problem_argument = click.argument("problem_path", metavar="PROBLEM.yaml", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwprune.cli.context import Session, as_json_option, examples, overrides_option
+from hwprune.cli.context import Session, as_json_option, examples, overrides_option, pool_option
+from hwprune.cli.fleet import check_names, end_fleet, run_fleet
 from hwprune.cli.output import emit, emit_facts, emit_json, emit_table
 from hwprune.units import format_bytes
 
 if TYPE_CHECKING:
     from device_agents.registry import Device
     from device_agents.ssh import HostKey
+    from hwprune.config import Problem
+    from hwprune.experiments.home import Home
+    from hwprune.experiments.part import Work
+    from hwprune.experiments.profile import ProfileReport
+    from hwprune.experiments.progress import Console
 
 name_argument = click.argument("name", metavar="NAME")
 
@@ -236,10 +244,10 @@ def remove(session: Session, name: str) -> None:
         "hwprune device profile pi4 configs/problems/digits-resnet20.yaml",
         "hwprune device profile pi4 --network mobilenet_v2 --minutes 5",
         "hwprune device profile pi5 --network mobilenet_v2 --borrow      # ten networks; kernels as pi4 has them",
+        "hwprune device profile pi4 pi5 rack7 --json",
     )
 )
-@name_argument
-@click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
+@click.argument("words", metavar="NAME... [PROBLEM.yaml]", nargs=-1, required=True)
 @click.option("--network", metavar="MODEL", help="Network to profile for, as 'hwprune scan' takes it.")
 @click.option(
     "--minutes",
@@ -251,44 +259,68 @@ def remove(session: Session, name: str) -> None:
 @click.option(
     "--borrow", "borrowed", is_flag=True, help="Measure ten networks alone; take the kernels of the most alike device."
 )
+@pool_option
 @overrides_option
 @as_json_option
-@click.pass_obj
+@click.pass_context
 def profile(
-    session: Session,
-    name: str,
-    problem_path: Path | None,
+    context: click.Context,
+    words: tuple[str, ...],
     network: str | None,
     minutes: float,
     borrowed: bool,
+    pool: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure kernels and a few networks on a device, fit its latency model and print the model's error.
 
     With a problem, the kernels of its network are measured; without one, those of --network or of common shapes.
+    Several devices are profiled side by side; one that fails costs the others nothing.
     """
     from hwprune.config import load_problem
 
+    session: Session = context.obj
+    names, problem_path = _names_and_problem(words)
     if overrides and problem_path is None:
         raise click.UsageError("--set overrides keys of a problem: name one")
     if network is not None and problem_path is not None:
         raise click.UsageError("a problem names its network: drop --network")
     problem = load_problem(problem_path, overrides)[0] if problem_path else None
     from hwprune.experiments.profile import COMMON_NETWORK
-    from hwprune.experiments.profile import profile as run_profile
     from hwprune.experiments.profiler import Effort
 
-    report = run_profile(
-        session.home,
-        name,
-        problem,
+    names = check_names(session, names, pool)
+    work: Work = functools.partial(
+        profile_one,
+        home=session.home,
+        problem=problem,
         network=network or COMMON_NETWORK,
         effort=Effort(minutes=minutes),
         borrowed=borrowed,
-        console=session.console,
     )
-    if as_json:
-        emit_json(asdict(report))
-    else:
-        emit_facts(asdict(report))
+    if len(names) == 1:
+        report = work(names[0], session.console)
+        return emit_json(asdict(report)) if as_json else emit_facts(asdict(report))
+    end_fleet(context, run_fleet(session, names, work), as_json, facts=asdict, show=_show_profile)
+
+
+def _names_and_problem(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Names of devices, and the problem behind them if the last word is one."""
+    names, last = list(words), words[-1]
+    problem_path = Path(names.pop()) if last.endswith((".yaml", ".yml")) else None
+    if not names:
+        raise click.UsageError(f"name a device before {last}")
+    return names, problem_path
+
+
+def profile_one(name: str, console: Console, *, home: Home, problem: Problem | None, **options: Any) -> ProfileReport:
+    """Profile one device; a function of the module, for processes of their own."""
+    from hwprune.experiments.profile import profile as run_profile
+
+    return run_profile(home, name, problem, console=console, **options)
+
+
+def _show_profile(report: ProfileReport) -> None:
+    emit_facts(asdict(report))
+    emit("")

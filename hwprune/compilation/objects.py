@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -33,7 +34,34 @@ def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, wor
     """
     kernels = list(kernels)
     paths = [object_path(kernel, target, folder) for kernel in kernels]
-    missing = [(kernel, path) for kernel, path in zip(kernels, paths, strict=True) if not path.exists()]
+    if all(path.exists() for path in paths):
+        return paths
+    with _in_turn(folder / "kernels", target):
+        # Who waited may find that somebody else has compiled them: boards of one model want the same kernels.
+        missing = [(kernel, path) for kernel, path in zip(kernels, paths, strict=True) if not path.exists()]
+        _compile_all(missing, target, workers)
+    return paths
+
+
+@contextlib.contextmanager
+def _in_turn(folder: Path, target: CpuTarget) -> Iterator[None]:
+    """Keep other processes from compiling for the same target meanwhile; the system frees it if this one dies.
+
+    Raises:
+        CompileError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / f"{hashlib.sha256(target.name.encode()).hexdigest()[:12]}.lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise CompileError(f"cannot write to {folder} ({error}): free space or choose another folder") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _compile_all(missing: Sequence[tuple[Kernel, Path]], target: CpuTarget, workers: int) -> None:
+    """Write the object files of kernels, several at a time."""
     if workers > 1 and len(missing) > 1:
         # Forked, because a spawned process would import TVM again, which takes longer than all the kernels.
         with ProcessPoolExecutor(min(workers, len(missing)), get_context("fork")) as pool:
@@ -41,7 +69,6 @@ def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, wor
     else:
         for kernel, path in missing:
             _compile(kernel, target, path)
-    return paths
 
 
 def object_path(kernel: Kernel, target: CpuTarget, folder: Path) -> Path:

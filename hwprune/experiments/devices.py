@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from device_agents.registry import FINGERPRINT_FACTS, Device, SshWay, first_reas
 from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
+from hwprune.experiments.logins import turn
 from hwprune.measurement.lease import lease
 
 if TYPE_CHECKING:
@@ -57,8 +59,9 @@ def agent_of(home: Home, device: Device, connections: SshConnections | None = No
     Raises:
         DeviceError: it cannot be begun; the type says what stands against it.
     """
-    folder = home.folder("agents") / device.name
-    return AgentClient(transport_to(device, folder, connections))
+    transport = transport_to(device, home.folder("agents") / device.name, connections)
+    with turn(home.path / "logins") if device.ssh else contextlib.nullcontext():
+        return AgentClient(transport)
 
 
 def same_agent_of(home: Home, device: Device) -> AgentClient:

@@ -13,14 +13,15 @@ from device_agents.registry import Device
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
 from hwprune.errors import ConfigError
-from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.known_models import lenders, model_path
+from hwprune.experiments.members import members_of
 from hwprune.experiments.models import open_model
+from hwprune.experiments.pool import open_devices
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import write_text
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.unfinished import UnfinishedProfile
 from hwprune.experiments.workbench import Workbench
 from hwprune.search.space import SearchSpace
@@ -90,15 +91,17 @@ def profile(
         borrowed: measure no kernel: take those of another device.
         console: who is told how it goes.
 
+    A pool (``A+B``) is profiled at the speed of its first board, whose model it is.
+
     Raises:
         ConfigError: no other device can lend its kernels.
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     target = CpuTarget.from_dict(device.target, device.threads)
     bench = Workbench.open(problem, target, with_weights=False) if problem else open_model(network, target=target)
-    with open_session(home, device, console) as session:
+    with open_devices(home, device_name, bench, console) as session:
         _, report = profile_network(session, bench, console=console, effort=effort, borrowed=borrowed)
     return report
 

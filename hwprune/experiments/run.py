@@ -19,17 +19,19 @@ from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, latency_model
-from hwprune.experiments.devices import find
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
 from hwprune.experiments.known_models import known_model
+from hwprune.experiments.members import members_of
+from hwprune.experiments.pool import open_devices
 from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
+from hwprune.scenario import BURST, Scenario
 from hwprune.search import methods
 from hwprune.search.evaluation import Progress, SearchContext
 from hwprune.search.journal import Journal
@@ -91,24 +93,26 @@ def search(
     runs_folder: Path,
     console: Console,
     max_age_s: float | None = None,
+    scenario: Scenario = BURST,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
 
     Args:
         problem: the resolved config.
         home: where devices, store and artifacts are.
-        device_name: a registered device.
+        device_name: a registered device, or identical ones as a pool: ``A+B+C``.
         method: name of the search method.
         method_settings: its settings.
         runs_folder: where the run's folder is made.
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
+        scenario: what the device is put through while the front is measured; candidates are timed in bursts.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
         DeviceError: the device is unknown, or lost.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     methods.build(method, method_settings)  # a wrong setting is said before anything is loaded
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
@@ -118,7 +122,7 @@ def search(
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
     metric = bench.accuracy(bench.plan(bench.groups.sizes))
     console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
-    with open_session(home, device, console, max_age_s=max_age_s) as session:
+    with open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session:
         model = latency_model(session, bench, console)
         for note in model.notes(bench.arithmetic.templates):
             console.info(note)
@@ -130,6 +134,7 @@ def search(
             method=method,
             method_settings=dict(method_settings),
             channel_step=step,
+            scenario=str(scenario),
         )
         folder = _begin(runs_folder, config, bench, device, model)
         return _search(folder, config, bench, session, model, console)
@@ -159,9 +164,9 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
     config = RunConfig.load(folder.path / "config.yaml")
     if (folder.path / "front.json").exists():
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
-    device = find(home, config.device)
+    device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with open_session(home, device, console) as session:
+    with open_devices(home, config.device, bench, console) as session:
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
         return _search(folder, config, bench, session, model, console)
 
@@ -174,7 +179,7 @@ def dry_run(
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     methods.build(method, method_settings)
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:

@@ -22,6 +22,7 @@ from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
+from hwprune.scenario import BURST, Scenario
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
@@ -75,7 +76,12 @@ class DeviceSession:
         return self.measurer.networks(jobs, max_age_s=self.max_age_s if max_age_s is None else max_age_s)
 
     def measure_final(
-        self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel, console: Console
+        self,
+        bench: Workbench,
+        modules: Sequence[nn.Module],
+        model: LatencyModel,
+        console: Console,
+        scenario: Scenario = BURST,
     ) -> list[Measurement]:
         """Measure networks for the user: afresh, in turns, in several processes each.
 
@@ -84,16 +90,17 @@ class DeviceSession:
             modules: the networks.
             model: tells how much of their time is in kernels with a schedule of ours, where some have none.
             console: who is told how it goes.
+            scenario: what the device is put through meanwhile.
         """
         with console.progress(len(modules), "measuring the front") as steps:
             jobs = [
                 replace(
                     linked_job(self.compiler, bench, module),
-                    own_kernels_ms=_own_kernels_ms(bench.graph.shapes(module), model),
+                    own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
                 )
                 for module in modules
             ]
-            return self.measurer.networks(jobs, final=True, progress=_advancing(steps.advance))
+            return self.measurer.networks(jobs, final=True, scenario=scenario, progress=_advancing(steps.advance))
 
     def candidates(self, bench: Workbench) -> CandidateJobs:
         """What makes jobs of a network's candidates; the resident library of the last network is kept."""
@@ -102,7 +109,7 @@ class DeviceSession:
         return self._candidates
 
 
-def _own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
+def own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
     """Predicted time of a network's kernels with a schedule of ours; None where all have one and nobody asks."""
     own = [shape for shape in shapes if not shape.op.startswith("fallback:")]
     return float(model.predict_kernels(own)[0].sum()) if own and len(own) < len(shapes) else None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from device_agents.client import AgentClient, SelfTest, TimingRequest
+from device_agents.client import NO_LOAD, AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
@@ -19,9 +19,11 @@ from hwprune.measurement.clock import Clock
 from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
+from hwprune.measurement.scenarios import measure_steadily, settings_of
 from hwprune.measurement.session import Progress, Settings, Subject
 from hwprune.measurement.trust import fallback_complaint
 from hwprune.records import Artifact, Conditions, Measurement, digest
+from hwprune.scenario import BURST, Scenario
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -69,7 +71,10 @@ class KernelPack(Protocol):
 class KernelCompiler(Protocol):
     """What :class:`Measurer` needs of ``compilation.compiler.Compiler``."""
 
-    schedule_version: str
+    @property
+    def schedule_version(self) -> str:
+        """Version of the kernels' schedules."""
+        ...
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with the kernels of these layers."""
@@ -184,6 +189,7 @@ class Measurer:
         processes: int | None = None,
         remeasure: bool = False,
         max_age_s: float | None = None,
+        scenario: Scenario = BURST,
         progress: Progress | None = None,
     ) -> list[Measurement]:
         """Measurements of networks, in the order of the jobs; timed in turns where they are not in the store.
@@ -194,6 +200,7 @@ class Measurer:
             processes: processes of each network; a resident network stays in the one process that runs all its widths.
             remeasure: make them afresh, too.
             max_age_s: older ones are made afresh.
+            scenario: what the device is put through; a load that lasts has one network and one process at a time.
             progress: told the networks that are done and their total.
 
         Raises:
@@ -201,10 +208,13 @@ class Measurer:
             StoreError: the store cannot be read or written.
         """
         count = max(processes or 0, FINAL_PROCESSES) if final else processes or SEARCH_PROCESSES
+        together = NETWORKS_A_SITTING
+        if scenario.seconds is not None:
+            count = together = 1
         found: dict[str, Measurement] = {}
         if not (final or remeasure):
             for job in jobs:
-                stored = self._stored(job, max_age_s)
+                stored = self._stored(job, scenario, max_age_s)
                 if stored is not None:
                     found[job.key] = stored
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
@@ -213,11 +223,12 @@ class Measurer:
                 missing = [job for job in missing if self._clock.is_off(found[job.key])]
                 if missing:
                     self.say(f"{len(missing)} networks were measured at another clock than the others: once more")
-            for start in range(0, len(missing), NETWORKS_A_SITTING):
-                sitting = missing[start : start + NETWORKS_A_SITTING]
+            for start in range(0, len(missing), together):
+                sitting = missing[start : start + together]
                 report = _part(progress, len(jobs) - len(missing) + start, len(sitting), len(jobs))
-                measure = functools.partial(self._measure_networks, processes=count, progress=report)
-                for _, measurement in self._measured(sitting, measure, self._lost_network):
+                measure = functools.partial(self._measure_networks, processes=count, scenario=scenario, progress=report)
+                lost = functools.partial(self._lost_network, scenario=scenario)
+                for _, measurement in self._measured(sitting, measure, lost):
                     self.store.add_measurement(measurement)
                     found[measurement.key] = measurement
         return [found[job.key] for job in jobs]
@@ -252,7 +263,11 @@ class Measurer:
             []
             if remeasure
             else self.store.kernel_measurements(
-                self.device.fingerprint, version, threads=self.device.threads, max_age_s=max_age_s
+                self.device.fingerprint,
+                version,
+                device=self.device.name,
+                threads=self.device.threads,
+                max_age_s=max_age_s,
             )
         )
         found = {shape: row for shape, row in stored if shape in wanted and self._clock.is_current(row)}
@@ -292,17 +307,18 @@ class Measurer:
             found = [lost(wanted[0], f"the device was {error}")]
         yield from zip(wanted, found, strict=True)
 
-    def _lost_network(self, job: NetworkJob, error: str) -> Measurement:
-        return self._measurement(job.key, self._conditions(job.artifact), Subject([], error=error), {}, {})
+    def _lost_network(self, job: NetworkJob, error: str, *, scenario: Scenario) -> Measurement:
+        return self._measurement(job.key, self._conditions(job.artifact, scenario), Subject([], error=error), {}, {})
 
     def _lost_kernel(self, shape: LayerShape, error: str, *, pack: KernelPack) -> Measurement:
         conditions = replace(self._conditions(pack.artifact), input_shape=_input_of(shape))
         return self._measurement(shape_key(shape), conditions, Subject([], error=error), {}, {})
 
     def _measure_networks(
-        self, jobs: Sequence[NetworkJob], *, processes: int, progress: Progress | None
+        self, jobs: Sequence[NetworkJob], *, processes: int, scenario: Scenario, progress: Progress | None
     ) -> list[Measurement]:
-        self._readiness.wait(self.wait_s)
+        if scenario.seconds is None:
+            self._readiness.wait(self.wait_s)
         before = self.client.state()
         with contextlib.ExitStack() as stack:
             libraries = [stack.enter_context(self._opened(job, processes)) for job in jobs]
@@ -313,8 +329,8 @@ class Measurer:
                 )
                 for job, library in zip(jobs, libraries, strict=True)
             ]
-            settings = self.resident_settings if all(job.numbers for job in jobs) else self.settings
-            self._sit(subjects, settings, jobs[0].artifact.schedule_version, progress)
+            burst = self.resident_settings if all(job.numbers for job in jobs) else self.settings
+            self._sit(subjects, settings_of(scenario, burst), jobs[0].artifact.schedule_version, progress)
         after = self.client.state()
         for job, subject in zip(jobs, subjects, strict=True):
             if subject.error is not None and job.artifact.sha256 in self._residents:
@@ -322,7 +338,7 @@ class Measurer:
         return [
             _with_fallback(
                 replace(
-                    self._measurement(job.key, self._conditions(job.artifact), subject, before, after),
+                    self._measurement(job.key, self._conditions(job.artifact, scenario), subject, before, after),
                     planned_memory_bytes=job.planned_memory_bytes,
                     # What loading tells of a resident library is none of this network's.
                     **({} if job.numbers else library.facts),
@@ -361,17 +377,24 @@ class Measurer:
     def _sit(
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
     ) -> None:
-        """Time the subjects, and learn how fast the device runs the reference kernel."""
+        """Time the subjects, and learn how fast the device runs the reference kernel unless a load slows it."""
+        timed = [subject for subject in subjects if subject.error is None]
+        if settings.load.busy_ms:
+            for subject in timed:
+                measure_steadily(self.client, subject, settings, threads=self.device.threads, progress=progress)
+            return
+        is_burst = settings.load == NO_LOAD
         was_quiet = session.measure(
             self.client,
-            [subject for subject in subjects if subject.error is None],
+            timed,
             settings,
             threads=self.device.threads,
-            device_reference_ms=self._clock.expected_ms(schedule_version),
+            device_reference_ms=self._clock.expected_ms(schedule_version) if is_burst else None,
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
-        self._clock.learn(subjects, schedule_version, was_quiet)
+        if is_burst:
+            self._clock.learn(subjects, schedule_version, was_quiet)
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
@@ -392,11 +415,11 @@ class Measurer:
             timeout_s=self.settings.timeout_s,
         )
 
-    def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
-        stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
+    def _stored(self, job: NetworkJob, scenario: Scenario, max_age_s: float | None) -> Measurement | None:
+        stored = self.store.find_measurement(job.key, self._conditions(job.artifact, scenario), max_age_s)
         return stored if stored is not None and self._clock.is_current(stored) else None
 
-    def _conditions(self, artifact: Artifact) -> Conditions:
+    def _conditions(self, artifact: Artifact, scenario: Scenario = BURST) -> Conditions:
         inputs = artifact.description.get("inputs") or [[]]
         return Conditions(
             device=self.device.name,
@@ -406,6 +429,7 @@ class Measurer:
             input_shape=tuple(inputs[0]),
             threads=self.device.threads,
             schedule_version=artifact.schedule_version,
+            scenario=str(scenario),
         )
 
     def _measurement(
@@ -426,6 +450,7 @@ class Measurer:
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,
             repeats=subject.repeats,
+            timeline=subject.timeline,
         )
 
 

@@ -275,8 +275,9 @@ def _conditions(front: Front, problem: Problem, environment: Mapping[str, Any]) 
     recorded = environment.get("conditions", {})
     tuned = sum(row.finetuned for row in front.points)
     share = "all" if tuned == len(front.points) else "some"
+    told = {"scenario": "burst", **front.conditions}  # runs of before there were others do not say it
     return {
-        **{field.name: front.conditions.get(field.name) for field in fields(Conditions)},
+        **{field.name: told.get(field.name) for field in fields(Conditions)},
         **{name: front.device.get(name) for name in ("cpu_model", "kernel", "governor", "clock_limits_mhz")},
         "cores": recorded.get("cores"),
         "batch_size": problem.batch_size,

@@ -45,6 +45,8 @@ COLUMNS = (
     "plan_key",
     "artifact",
     "energy_mj",
+    "scenario",
+    "boards",
 )
 
 

@@ -41,6 +41,7 @@ REQUESTS = [
             "warmup_ms_max": 1.0,
             "max_s": 1.0,
             "timeout_s": 1.0,
+            "load": {"rate_hz": 1000.0, "busy_ms": 1.0, "cold": False},
         }
     },
     {"run": {"handle": 1, "input": "AAAA", "timeout_s": 1.0}},

@@ -64,7 +64,7 @@ def hostile(plan, stays):
     return HostileTransport(sys.executable, "-I", "-S", "-c", HOSTILE, json.dumps([encoded, stays]))
 
 
-BLOCK = {"ns": [4000, 5000], "batch": 2, "before_ns": 10, "after_ns": 11, "energy_uj": 5}
+BLOCK = {"ns": [4000, 5000], "batch": 2, "before_ns": 10, "after_ns": 11, "energy_uj": 5, "state": None}
 TIMING = {"blocks": [BLOCK], "warmup_calls": 1, "overhead_ns": 1.0, "energy_missing": "", "error": None}
 GREETING = {"version": protocol.PROTOCOL_VERSION, "libraries": ["a" * 64], "warnings": []}
 LOADED = {
