@@ -136,6 +136,32 @@ def python(root: str) -> str:
     return "{} {}".format(platform.python_implementation(), ".".join(str(part) for part in sys.version_info[:3]))
 
 
+#: Prints the version of ONNX Runtime, under whichever name it was packed.
+ONNXRUNTIME_VERSION = """\
+import importlib.metadata, site
+site.addsitedir(site.getusersitepackages())
+for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-training"):
+    try:
+        print(importlib.metadata.version(name))
+        break
+    except importlib.metadata.PackageNotFoundError:
+        pass
+"""
+
+
+def onnxruntime(root: str) -> str:
+    """Version of ONNX Runtime for the Python that runs the agent, which itself was started without its packages."""
+    command = [sys.executable, "-I", "-c", ONNXRUNTIME_VERSION]
+    try:
+        told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Absent(f"its packages cannot be listed: {error}") from error
+    version = told.stdout.decode("ascii", "replace").strip()
+    if not version:
+        raise Absent("onnxruntime is not installed for " + sys.executable)
+    return version
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     reader.__name__: reader
     for reader in (
@@ -154,5 +180,6 @@ READERS: dict[str, Callable[[str], Any]] = {
         kernel,
         libc,
         python,
+        onnxruntime,
     )
 }

@@ -29,7 +29,15 @@ def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[str, ...]
     Raises:
         TraceError: torch.export refuses the module, or it has inputs or outputs that are not float32 tensors.
     """
-    program = _export(module, inputs)
+    return read_program(_export(module, inputs))
+
+
+def read_program(program: ExportedProgram) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Layer, ...]]:
+    """The same of a program that was exported before.
+
+    Raises:
+        TraceError: it has inputs or outputs that are not float32 tensors, or control flow.
+    """
     signature = program.graph_signature
     _check_types(program)
     tensors = {

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
-from hwprune.errors import UntrustedError
+from hwprune.errors import ConfigError, UntrustedError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
@@ -68,12 +68,15 @@ def profile(
     """Profile a device for a problem's network (else ResNet-20 at 32x32), and remember its model and channel step.
 
     Raises:
+        ConfigError: the device is a recording.
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
     from hwprune.experiments.calibration import save_model
 
     device = find(home, device_name)
+    if device.recording is not None:
+        raise ConfigError(f"{device_name} is a recording: it has the models of its device, and no kernels but its own")
     problem = problem or common_problem()
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads), with_weights=False)
     with open_session(home, device, console) as session:
