@@ -75,7 +75,9 @@ class Recording:
                 f"{path} is no recording, or a damaged one ({reason}): make one with 'hwprune device record NAME FILE'"
             ) from error
         if version != VERSION:
-            raise RecordingError(f"{path} has version {version} of the format, this program reads {VERSION}: record anew")
+            raise RecordingError(
+                f"{path} has version {version} of the format, this program reads {VERSION}: record anew"
+            )
         return cls(header, tuple(lines))
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:

@@ -191,7 +191,10 @@ class Measurement:
 
     @functools.cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks, widened by the clock's doubt; of a model, its own."""
+        """95 % interval of :attr:`latency_ms`: by bootstrap over processes and blocks, widened by the clock's doubt.
+
+        Of what was simulated it is the model's own.
+        """
         if self.simulated_ms is not None:
             mean_ms, std_ms = self.simulated_ms
             return max(0.0, mean_ms - NORMAL_95 * std_ms), mean_ms + NORMAL_95 * std_ms

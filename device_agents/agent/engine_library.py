@@ -7,8 +7,8 @@
     void        reference_run(void);
 
 A library of kind ``network`` has the first, one of kind ``kernels`` the second; one of kind ``resident`` has the first
-and the third, which runs the network at the widths that the numbers stand for; one of kind ``onnx`` has none of them, but
-a model for ONNX Runtime (see ``engine_onnxruntime.py``). All have the others.
+and the third, which runs the network at the widths that the numbers stand for; one of kind ``onnx`` has none of them,
+but a model for ONNX Runtime (see ``engine_onnxruntime.py``). All have the others.
 """
 
 from __future__ import annotations

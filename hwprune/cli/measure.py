@@ -123,4 +123,5 @@ def _latency(cell: Cell) -> str:
     if cell.latency_ms is None or cell.latency_ms_low is None or cell.latency_ms_high is None:
         return "-"
     half_width = (cell.latency_ms_high - cell.latency_ms_low) / 2 / cell.latency_ms
-    return f"{format_ms(cell.latency_ms)} ±{half_width:.1%} {cell.trust}"
+    mark = " simulated" if cell.source == "simulated" else ""
+    return f"{format_ms(cell.latency_ms)} ±{half_width:.1%} {cell.trust}{mark}"

@@ -33,7 +33,7 @@ class Cell:
         fallback_ops: their operators, joined by a blank.
         fallback_share: share of the time in them, in [0, 1]; None where it is not known.
         clock_ratio: clock while it was measured, as a share of the one that its latency is given at.
-        source: ``measured`` now, or from the ``store``.
+        source: ``measured`` now, from the ``store`` (or a recording), or ``simulated`` by a model of a recording.
         measured_at: ISO 8601 time, UTC.
         artifact: SHA-256 of what ran.
         error: why there is no latency; "" where there is one.
@@ -60,7 +60,7 @@ class Cell:
     fallback_ops: str = ""
     fallback_share: float | None = None
     clock_ratio: float | None = None
-    source: Literal["measured", "store"] | None = None
+    source: Literal["measured", "store", "simulated"] | None = None
     measured_at: str = ""
     artifact: str = ""
     error: str = ""
@@ -80,6 +80,7 @@ class Cell:
         if found.error is not None:
             return replace(cell, measured_at=found.measured_at, artifact=artifact.sha256)
         low_ms, high_ms = found.interval_ms
+        source: Literal["measured", "store", "simulated"] = "store" if is_stored else "measured"
         told = artifact.description
         return replace(
             cell,
@@ -87,9 +88,7 @@ class Cell:
             latency_ms=found.latency_ms,
             latency_ms_low=low_ms,
             latency_ms_high=high_ms,
-            latency_ms_p50=found.percentile_ms(50),
-            latency_ms_p90=found.percentile_ms(90),
-            latency_ms_p99=found.percentile_ms(99),
+            **{f"latency_ms_p{q}": None if found.is_simulated else found.percentile_ms(q) for q in (50, 90, 99)},
             trust=found.trust,
             trust_reason=found.trust_reason,
             planned_memory_bytes=found.planned_memory_bytes,
@@ -100,7 +99,7 @@ class Cell:
             fallback_ops=" ".join(told["fallback_ops"]),
             fallback_share=found.fallback_share,
             clock_ratio=found.clock_ratio,
-            source="store" if is_stored else "measured",
+            source="simulated" if found.is_simulated else source,
             measured_at=found.measured_at,
             artifact=artifact.sha256,
             error=f"untrusted: {found.trust_reason}" if found.trust == "C" else "",

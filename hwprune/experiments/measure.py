@@ -1,7 +1,7 @@
 """Models in files measured on devices: a matrix, with a number or a reason in every cell.
 
-All models are compiled before anything is measured, so that compiling disturbs no measurement on this computer. Then the
-devices work side by side, each on one model at a time. A cell that the store knows under the present conditions is
+All models are compiled before anything is measured, so that compiling disturbs no measurement on this computer. Then
+the devices work side by side, each on one model at a time. A cell that the store knows under the present conditions is
 served from there, whatever failed is tried again: a run that was broken off goes on by being started again.
 """
 
@@ -224,9 +224,7 @@ class _Row:
         cells |= {engine: Cell.failed(str(path), name, engine, why) for engine, why in reasons.items()}
         return with_ratio([cells[engine] for engine in self._request.engines])
 
-    def _measured(
-        self, jobs: dict[Engine, NetworkJob], own_kernels: Sequence[LayerShape]
-    ) -> dict[Engine, Measurement]:
+    def _measured(self, jobs: dict[Engine, NetworkJob], own_kernels: Sequence[LayerShape]) -> dict[Engine, Measurement]:
         """Measurements by engine, from the store where it has them."""
         measurer, max_age_s = self._session.measurer, self._request.max_age_s
         if own_kernels and "tvm" in jobs and measurer.stored(jobs["tvm"], max_age_s=max_age_s) is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import onnx
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ from hwprune.errors import HwpruneError
 from hwprune.measurement.measure import NetworkJob
 from hwprune.models.inputs import Shape
 from hwprune.models.model_file import ModelFile, open_model
+from hwprune.models.onnx_file import inputs_of
+from hwprune.records import Artifact
 from latency_models.shapes import LayerShape
 
 #: What runs a network: our own library, made by TVM, or the device's ONNX Runtime.
@@ -95,11 +98,7 @@ class ModelJobs:
         )
 
     def _packed(self, compiler: Compiler) -> NetworkJob:
-        inputs = [{"name": each.name, "dtype": each.dtype, "shape": list(each.shape)} for each in self.model.inputs]
-        artifact = compiler.onnx_model(
-            self.model.onnx_bytes(), inputs, sum(each.size_bytes for each in self.model.inputs)
-        )
-        return NetworkJob(artifact, self._expected())
+        return NetworkJob(packed(compiler, self.model.onnx_bytes()), self._expected())
 
     def _expected(self) -> SelfTest | None:
         """What ONNX Runtime must compute; None where we cannot read the model ourselves."""
@@ -107,6 +106,17 @@ class ModelJobs:
             return self_test(self.model.examples, self.model.outputs)
         except HwpruneError:
             return None
+
+
+def packed(compiler: Compiler, content: bytes) -> Artifact:
+    """Library of an ONNX model at fixed shapes, for the device's own ONNX Runtime.
+
+    Raises:
+        CompileError: TVM or the C compiler refuses.
+    """
+    inputs = inputs_of(onnx.load_model_from_string(content), {})
+    described = [{"name": each.name, "dtype": each.dtype, "shape": list(each.shape)} for each in inputs]
+    return compiler.onnx_model(content, described, sum(each.size_bytes for each in inputs))
 
 
 def self_test(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> SelfTest | None:

@@ -1,7 +1,7 @@
 """Measurements of a device that is not there: what was recorded on it, and where nothing was, what a model says.
 
-Networks and kernels are known by their layers, not by their libraries, so that nothing has to be compiled and a recording
-outlives compilers. What a model says is marked as simulated in every record, and kept in no store.
+Networks and kernels are known by their layers, not by their libraries, so that nothing has to be compiled and a
+recording outlives compilers. What a model says is marked as simulated in every record, and kept in no store.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Replay:
         return Conditions(self.device.name, self.device.fingerprint, engine, "float32", input_shape, threads, version)
 
     def _placed(self, found: Measurement) -> Measurement:
-        """A recorded measurement in the name of the recorded device, so that nobody takes it for made on the real one."""
+        """A recorded measurement in the name of the recorded device: nobody shall take it for made on the real one."""
         return replace(found, conditions=replace(found.conditions, device=self.device.name))
 
     @functools.cached_property

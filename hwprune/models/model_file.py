@@ -85,7 +85,9 @@ class ModelFile:
             raise
         except Exception as error:  # torch.export raises whatever the module or its tracer raised
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise TraceError(f"{self.path.name} cannot be traced ({line}): remove data-dependent control flow") from error
+            raise TraceError(
+                f"{self.path.name} cannot be traced ({line}): remove data-dependent control flow"
+            ) from error
 
     @functools.cached_property
     def outputs(self) -> list[Tensor]:

@@ -90,9 +90,8 @@ def _hard_sigmoid(node: OnnxNode) -> Tensor:
 
 def _p_relu(node: OnnxNode) -> Tensor:
     x, slope = node.tensor(0), node.known(1)
-    if slope is not None and slope.size in (1, x.shape[1] if x.ndim > 1 else 1):
-        if slope.size == 1 or slope.shape[0] == slope.size == x.shape[1] or _is_of_channels(slope.shape, x):
-            return F.prelu(x, node.keep("slope", slope.reshape(-1)))
+    if slope is not None and (slope.size == 1 or _is_of_channels(slope.shape, x)):
+        return F.prelu(x, node.keep("slope", slope.reshape(-1)))
     return torch.where(x < 0, x * node.tensor(1), x)
 
 

@@ -213,11 +213,9 @@ def _resize(node: OnnxNode) -> Tensor:
     if mode == "nearest":
         rounding = node.get("nearest_mode", "floor" if is_old else "round_prefer_floor")
         return _nearest(node, x, out, scales, rule, rounding)
-    if mode == "linear" and rule in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        return F.interpolate(x, out, mode="bilinear", align_corners=rule == "align_corners")
-    if mode == "cubic" and rule in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        if float(node.get("cubic_coeff_a", -0.75)) == -0.75 and not node.get("exclude_outside", 0):
-            return F.interpolate(x, out, mode="bicubic", align_corners=rule == "align_corners")
+    is_torchs = rule in ("half_pixel", "pytorch_half_pixel", "align_corners") and not node.get("exclude_outside", 0)
+    if is_torchs and (mode == "linear" or (mode == "cubic" and float(node.get("cubic_coeff_a", -0.75)) == -0.75)):
+        return F.interpolate(x, out, mode=f"bi{mode}", align_corners=rule == "align_corners")
     raise node.unreadable(f"in mode {mode} with coordinates {rule}")
 
 
