@@ -86,6 +86,11 @@ def kernel(root: str) -> str:
     return read_text(root, "proc/sys/kernel/osrelease")
 
 
+def boot_id(root: str) -> str:
+    """This start of the kernel: equal for all devices that are one computer, in whatever containers."""
+    return read_text(root, "proc/sys/kernel/random/boot_id")
+
+
 def arch(root: str) -> str:
     """Machine type, as ``uname -m`` tells it."""
     return platform.machine()
@@ -178,6 +183,7 @@ READERS: dict[str, Callable[[str], Any]] = {
         governor,
         clock_limits_mhz,
         kernel,
+        boot_id,
         libc,
         python,
         onnxruntime,

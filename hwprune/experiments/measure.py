@@ -15,10 +15,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from device_agents.errors import DeviceError
 from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.planner import Planner
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import HwpruneError
 from hwprune.experiments.devices import find
@@ -27,6 +29,7 @@ from hwprune.experiments.matrix import Cell, Matrix, with_ratio
 from hwprune.experiments.model_jobs import Engine, ModelJobs, Prepared
 from hwprune.experiments.progress import Console, Silent, Steps
 from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.turns import turn_on
 from hwprune.measurement.measure import FINAL_PROCESSES, NetworkJob
 from hwprune.models.inputs import Shape
 from hwprune.records import Measurement
@@ -36,8 +39,11 @@ from latency_models.shapes import LayerShape
 TOGETHER: dict[Engine, tuple[Engine, ...]] = {"tvm": ("tvm",), "onnxruntime": ("onnxruntime", "tvm")}
 
 
-#: Every model for every target.
-Models = Mapping[Path, Mapping[CpuTarget, Prepared]]
+#: What libraries are made for: a target, and whether a device is there that shall run them.
+Kind = tuple[CpuTarget, bool]
+
+#: Every model for every kind of device.
+Models = Mapping[Path, Mapping[Kind, Prepared]]
 
 
 @dataclass(frozen=True)
@@ -129,17 +135,19 @@ def device_cells(
     Args:
         home: where store and artifacts are.
         device: the device.
-        models: for every target.
+        models: for every kind of device.
         request: what is wanted.
         console: who is told how it goes.
     """
-    waiting = {path: by_target[target_of(device)] for path, by_target in models.items()}
+    waiting = {path: by_kind[kind_of(device)] for path, by_kind in models.items()}
     try:
         with open_session(home, device, console, max_age_s=request.max_age_s) as session:
             row = _Row(session, request)
             for path in models:
-                yield row.cells(path, waiting[path])
+                with turn_on(home, row.machine):
+                    cells = row.cells(path, waiting[path])
                 del waiting[path]
+                yield cells
     except (DeviceError, HwpruneError) as error:
         for path, prepared in waiting.items():
             reasons = [prepared.reasons.get(engine, str(error)) for engine in request.engines]
@@ -147,38 +155,47 @@ def device_cells(
             yield [Cell.failed(str(path), device.name, engine, reason) for engine, reason in pairs]
 
 
-def target_of(device: Device) -> CpuTarget:
+def kind_of(device: Device) -> Kind:
     """What is compiled for a device."""
-    return CpuTarget.from_dict(device.target, device.threads)
+    return CpuTarget.from_dict(device.target, device.threads), device.recording is None
 
 
-def _prepared(
-    home: Home, request: Request, devices: Sequence[Device], console: Console
-) -> dict[Path, dict[CpuTarget, Prepared]]:
+def _prepared(home: Home, request: Request, devices: Sequence[Device], console: Console) -> Models:
     """Every model for every kind of device; a model that cannot be read has its reason for each."""
-    compilers = {target: Compiler(target, home.path, workers=2) for target in map(target_of, devices)}
-    for target in compilers:
-        target.compiler_command()  # a missing C compiler is said before anything is waited for
-    models = dict.fromkeys(request.models)
-    found: dict[Path, dict[CpuTarget, Prepared]] = {}
+    compilers = {kind: _compiler(home, kind) for kind in map(kind_of, devices)}
+    paths = dict.fromkeys(request.models)
     unused = set(request.shapes)
-    with console.progress(len(models) * len(compilers), "compiling") as steps:
-        for path in models:
+    found: dict[Path, dict[Kind, Prepared]] = {}
+    with console.progress(len(paths) * len(compilers), "compiling models") as steps:
+        for path in paths:
             try:
                 jobs = ModelJobs(path, request.shapes)
-                unused -= {each.name for each in jobs.model.inputs}
             except HwpruneError as error:
-                reason = Prepared(reasons=dict.fromkeys(request.engines, str(error)))
-                found[path] = dict.fromkeys(compilers, reason)
+                reasons = Prepared(reasons=dict.fromkeys(request.engines, str(error)))
+                found[path] = dict.fromkeys(compilers, reasons)
                 steps.advance(len(compilers), path.name)
                 continue
+            unused -= {each.name for each in jobs.model.inputs}
             found[path] = {}
-            for target, compiler in compilers.items():
-                found[path][target] = jobs.prepare(compiler, request.engines)
+            for kind, compiler in compilers.items():
+                found[path][kind] = jobs.prepare(compiler, request.engines)
                 steps.advance(1, path.name)
     for name in sorted(unused):
         console.warn(f"--shape {name}: no model has an input of this name")
     return found
+
+
+def _compiler(home: Home, kind: Kind) -> Compiler:
+    """What makes libraries for a kind of device, or only plans them.
+
+    Raises:
+        CompileError: there is no C compiler for the target.
+    """
+    target, is_there = kind
+    if not is_there:
+        return Planner(target, home.path)
+    target.compiler_command()  # a missing C compiler is said before anything is waited for
+    return Compiler(target, home.path, workers=2)
 
 
 class _Row:
@@ -195,11 +212,19 @@ class _Row:
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
     @functools.cached_property
+    def _facts(self) -> dict[str, Any]:
+        return self._session.measurer.facts()
+
+    @property
+    def machine(self) -> str:
+        """The computer that the device is, or is part of; "" where it does not tell."""
+        return str(self._facts.get("boot_id") or "") if self._session.device.recording is None else ""
+
+    @property
     def _onnxruntime(self) -> tuple[str, str]:
         """Version of the device's ONNX Runtime, or why it has none."""
-        facts = self._session.measurer.facts()
-        version = facts.get("onnxruntime")
-        return (str(version), "") if version else ("", str(facts.get("missing", {}).get("onnxruntime", "unknown")))
+        version, missing = self._facts.get("onnxruntime"), self._facts.get("missing", {})
+        return (str(version), "") if version else ("", str(missing.get("onnxruntime", "unknown")))
 
     def cells(self, path: Path, prepared: Prepared) -> list[Cell]:
         """One model's cells, one an engine, all of them timed in turns.
@@ -210,7 +235,8 @@ class _Row:
         name, reasons, jobs = self._session.device.name, dict(prepared.reasons), dict(prepared.jobs)
         if "onnxruntime" in jobs:
             version, why = self._onnxruntime
-            jobs["onnxruntime"] = replace(jobs["onnxruntime"], engine=f"onnxruntime {version}")
+            engine = f"onnxruntime {version}"
+            jobs["onnxruntime"] = replace(jobs["onnxruntime"], engine=engine, shapes=prepared.shapes)
             if why:
                 reasons["onnxruntime"] = f"the device has no ONNX Runtime ({why}): install it there with pip"
                 del jobs["onnxruntime"]

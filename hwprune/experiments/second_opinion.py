@@ -43,8 +43,8 @@ class SecondOpinion:
         if self.ratio is None:
             return f"no second opinion: {self.reason}"
         return (
-            f"TVM / ONNX Runtime is {self.ratio:.2f}: the dense network takes {self.tvm_ms:.3f} ms, by the device's ONNX "
-            f"Runtime {self.version} {self.onnxruntime_ms:.3f} ms"
+            f"TVM / ONNX Runtime is {self.ratio:.2f}: the dense network takes {self.tvm_ms:.3f} ms, "
+            f"by the device's ONNX Runtime {self.version} {self.onnxruntime_ms:.3f} ms"
         )
 
 
