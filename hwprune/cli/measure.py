@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     from hwprune.experiments.matrix import Cell, Matrix
 
 
-class _ShapeType(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """``NAME=1x3x224x224``."""
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
-    name = "NAME=SIZES"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """An input's name and its sizes."""
-        name, _, sizes = str(value).rpartition("=")
+def _shapes(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> Shapes:
+    """Names of inputs and their sizes, of ``NAME=1x3x224x224``."""
+    found = []
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
         if not name or not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*)*", sizes):
-            self.fail(f"{value!r} is no shape of an input: write NAME=1x3x224x224", param, ctx)
-        return name, tuple(map(int, sizes.split("x")))
+            raise click.BadParameter(f"{text!r} is no shape of an input: write NAME=1x3x224x224", context, parameter)
+        found.append((name, tuple(map(int, sizes.split("x")))))
+    return tuple(found)
 
 
 @click.command(
@@ -50,7 +49,12 @@ class _ShapeType(click.ParamType[tuple[str, tuple[int, ...]]]):
     help="Where they shall run; several work side by side.",
 )
 @click.option(
-    "--shape", "shapes", multiple=True, type=_ShapeType(), help="Sizes of an input, where the file leaves some free."
+    "--shape",
+    "shapes",
+    metavar="NAME=SIZES",
+    multiple=True,
+    callback=_shapes,
+    help="Sizes of an input, as 1x3x224x224, where the file leaves some free.",
 )
 @click.option(
     "--engine",
@@ -68,7 +72,7 @@ def measure(
     context: click.Context,
     models: tuple[Path, ...],
     devices: tuple[str, ...],
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    shapes: Shapes,
     engine: Literal["tvm", "onnxruntime"],
     remeasure: bool,
     max_age_h: float | None,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from hwprune.errors import TraceError
 from hwprune.models import onnx_arithmetic, onnx_layers, onnx_moving
-from hwprune.models.onnx_node import OnnxNode, Operand, UnreadableError, as_tensor
+from hwprune.models.onnx_node import OnnxNode, Operand, as_tensor
 
 #: Readings by operator.
 READERS: dict[str, Any] = {**onnx_layers.READERS, **onnx_arithmetic.READERS, **onnx_moving.READERS}
@@ -85,8 +84,6 @@ class OnnxNetwork(nn.Module):
             raise node.unreadable(f"of domain {proto.domain}" if proto.domain not in DOMAINS else "and its kind")
         try:
             results = READERS[proto.op_type](node)
-        except (UnreadableError, torch._dynamo.exc.TorchDynamoException):
-            raise
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise node.unreadable(f"as it is here ({line})") from error
