@@ -75,7 +75,7 @@ def second_opinion(session: DeviceSession, bench: Workbench, console: Console) -
     with console.progress(2, "asking ONNX Runtime") as steps:
         found = session.measurer.networks([ours, theirs], processes=FINAL_PROCESSES, max_age_s=session.max_age_s)
         steps.advance(2)
-    opinion = SecondOpinion(*map(_trusted_ms, found), str(version))
+    opinion = SecondOpinion(_trusted_ms(found[0]), _trusted_ms(found[1]), str(version))
     return opinion if opinion.ratio is not None else replace(opinion, reason="; ".join(_reasons(found)))
 
 

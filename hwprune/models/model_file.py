@@ -75,7 +75,7 @@ class ModelFile:
         """
         is_fixed = isinstance(self.source, ExportedProgram) and not self.source.range_constraints
         if is_fixed:
-            return self.source  # type: ignore[return-value]
+            return self.source
         module = self.source.module() if isinstance(self.source, ExportedProgram) else self.module
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -144,7 +144,7 @@ def export_onnx(module: nn.Module | ExportedProgram, examples: Sequence[Tensor])
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")  # about torch's own internals
-            exported = torch.onnx.export(module, tuple(examples), dynamo=True, verbose=False)  # type: ignore[arg-type]
+            exported = torch.onnx.export(module, tuple(examples), dynamo=True, verbose=False)
     except Exception as error:  # whatever one of its passes raises
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TraceError(f"torch cannot export the network as ONNX ({line}): give an ONNX file") from error

@@ -81,4 +81,5 @@ def fix_inputs(model: onnx.ModelProto, inputs: tuple[ModelInput, ...]) -> bytes:
         del dims[:]
         for size in wanted.shape:
             dims.add().dim_value = size
-    return fixed.SerializeToString(deterministic=True)
+    content: bytes = fixed.SerializeToString(deterministic=True)
+    return content

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -222,11 +224,12 @@ def _resize(node: OnnxNode) -> Tensor:
 def _nearest(
     node: OnnxNode, x: Tensor, out: tuple[int, int], scales: Sequence[float] | None, rule: str, rounding: str
 ) -> Tensor:
-    tables = []
+    tables: list[npt.NDArray[np.int64]] = []
+    place: npt.NDArray[Any]
     for axis, length in enumerate(out, 2):
         before = x.shape[axis]
         scale = scales[axis] if scales else length / before
-        pixel = np.arange(length)
+        pixel = np.arange(length, dtype=np.float64)
         if rule == "asymmetric":
             place = pixel / scale
         elif rule in ("half_pixel", "pytorch_half_pixel"):

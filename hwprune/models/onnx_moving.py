@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,7 +59,7 @@ def _split(node: OnnxNode) -> tuple[Tensor, ...]:
     axis, parts = node.get("axis", 0), node.option("split", 1)
     if not parts:
         parts = math.ceil(x.shape[axis] / node.get("num_outputs", len(node.outputs)))
-    return tuple(x.split(parts, axis))
+    return tuple(x.split(parts, axis))  # type: ignore[no-untyped-call]
 
 
 def _slice(node: OnnxNode) -> Tensor:
@@ -97,7 +98,7 @@ def _gather_elements(node: OnnxNode) -> Tensor:
 
 def _expand(node: OnnxNode) -> Tensor:
     x, wanted = node.tensor(0), node.option("shape", 1)
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(wanted)))
+    return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(wanted)))
 
 
 def _tile(node: OnnxNode) -> Tensor:
