@@ -16,7 +16,7 @@ from device_agents.protocol import LINE_BYTES_MAX
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import Graph, trace_program
 from hwprune.compilation.targets import CpuTarget
-from hwprune.errors import HwpruneError
+from hwprune.errors import HwpruneError, TraceError
 from hwprune.measurement.measure import NetworkJob
 from hwprune.models.inputs import Shape
 from hwprune.models.model_file import ModelFile, open_model
@@ -87,6 +87,12 @@ class ModelJobs:
         return self._graph.for_target(target)
 
     def _compiled(self, compiler: Compiler, prepared: Prepared) -> Prepared:
+        for each in self.model.inputs:
+            if each.dtype != "float32":
+                raise TraceError(
+                    f"input {each.name!r} has numbers of type {each.dtype}, and our libraries take float32: have ONNX "
+                    "Runtime run it (--engine onnxruntime)"
+                )
         graph = self.plan(compiler.target)
         shapes = tuple(graph.shapes(self.model.module))
         artifact = compiler.network(graph, self.model.module)

@@ -73,8 +73,7 @@ class ModelFile:
         Raises:
             TraceError: it cannot be traced.
         """
-        is_fixed = isinstance(self.source, ExportedProgram) and not self.source.range_constraints
-        if is_fixed:
+        if isinstance(self.source, ExportedProgram) and not self.source.range_constraints:
             return self.source
         module = self.source.module() if isinstance(self.source, ExportedProgram) else self.module
         try:

@@ -72,7 +72,7 @@ def test_failures_other_devices_and_other_protocols_are_left_out(home: Home, tmp
 
 
 def test_networks_whose_layers_nobody_wrote_down_are_counted(home: Home, tmp_path: Path) -> None:
-    add(home, measured(), measured("", key="one"), measured("", key="two"), measured("", key="two"))
+    add(home, measured(), *(dataclasses.replace(measured(""), key=key) for key in ("one", "two", "two")))
     assert record(home, "pi4", tmp_path / "pi4.jsonl").nameless == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+import onnx
 import pytest
 import torch
 from onnx_models import model, node, numbers, save, two_inputs
@@ -103,15 +103,9 @@ def test_sizes_that_an_exported_program_leaves_free_are_fixed_by_the_shape(tmp_p
     torch.export.save(torch.export.export(Sum().eval(), example, dynamic_shapes=shapes), tmp_path / "sum.pt2")
     found = open_model(tmp_path / "sum.pt2", {"x": (5, 4), "y": (5, 4)})
     assert found.outputs[0].shape == (5, 2)
-    shapes_of = [tuple(node.meta["val"].shape) for node in found.program.graph.nodes if node.op == "output"] or None
-    assert not found.program.range_constraints, shapes_of
+    assert not found.program.range_constraints
 
 
 def test_the_model_as_bytes_has_the_shapes_that_were_given(free: Path) -> None:
-    import onnx
-
     content = onnx.load_model_from_string(open_model(free, {"x": (1, 3, 8, 6)}).onnx_bytes())
     assert [size.dim_value for size in content.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 8, 6]
-    assert np.array_equal(
-        open_model(free, {"x": (1, 3, 8, 6)}).examples[0], open_model(free, {"x": (1, 3, 8, 6)}).examples[0]
-    )
