@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from hwprune.models.model_file import ModelFile, open_model
 from hwprune.models.onnx_file import inputs_of
 from hwprune.records import Artifact
 from latency_models.shapes import LayerShape
+
+_log = logging.getLogger(__name__)
 
 #: What runs a network: our own library, made by TVM, or the device's ONNX Runtime.
 Engine = Literal["tvm", "onnxruntime"]
@@ -74,6 +77,10 @@ class ModelJobs:
                     prepared.jobs[engine] = self._packed(compiler)
             except HwpruneError as error:
                 prepared.reasons[engine] = str(error)
+            except Exception as error:  # whatever torch or TVM trip over in a stranger's network
+                line = next(iter(str(error).strip().splitlines()), "")
+                prepared.reasons[engine] = f"it cannot be compiled ({type(error).__name__}: {line}): report this model"
+                _log.debug("%s by %s", self.model.path, engine, exc_info=True)
         return prepared
 
     def plan(self, target: CpuTarget) -> Graph:

@@ -42,7 +42,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
         graph = model.graph
-        self._opset = next(each.version for each in model.opset_import if each.domain in DOMAINS)
+        self._opset = next((each.version for each in model.opset_import if each.domain in DOMAINS), 1)
         self._nodes = list(graph.node)
         self._attributes = [_attributes(node) for node in self._nodes]
         self._weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
@@ -74,7 +74,7 @@ class OnnxNetwork(nn.Module):
             shape = np.array(first.shape[start or 0 : end], np.int64)
             return [shape if proto.op_type == "Shape" else np.array(first.numel(), np.int64)]
         if not any(isinstance(operand, Tensor) for operand in operands):
-            return self._known(proto, operands)
+            return self._known(number, operands)
         gated = self._gated(proto, makers)
         if gated is not None:
             value, run = gated
@@ -85,8 +85,7 @@ class OnnxNetwork(nn.Module):
         try:
             results = READERS[proto.op_type](node)
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise node.unreadable(f"as it is here ({line})") from error
+            raise node.unreadable(f"as it is here ({_first_line(error)})") from error
         return results if isinstance(results, tuple) else [results]
 
     def _gated(self, proto: onnx.NodeProto, makers: Mapping[str, int]) -> tuple[str, Any] | None:
@@ -102,13 +101,18 @@ class OnnxNetwork(nn.Module):
                 return value, GATED[maker.op_type]
         return None
 
-    def _known(self, proto: onnx.NodeProto, operands: Sequence[Operand | None]) -> list[npt.NDArray[Any]]:
+    def _known(self, number: int, operands: Sequence[Operand | None]) -> list[npt.NDArray[Any]]:
+        """What a node computes from what is known, by ONNX's reference implementation."""
+        proto = self._nodes[number]
         names = [name for name in proto.input if name]
         graph = onnx.GraphProto(node=[proto], name="known")
         graph.input.extend(onnx.ValueInfoProto(name=name) for name in names)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in proto.output if name)
         feeds = {name: np.asarray(each) for name, each in zip(proto.input, operands, strict=True) if name}
-        found = iter(ReferenceEvaluator(graph, opsets={"": self._opset}).run(None, feeds))
+        try:
+            found = iter(ReferenceEvaluator(graph, opsets={"": self._opset}).run(None, feeds))
+        except Exception as error:  # it raises whatever numpy does, and errors of its own
+            raise self._view(number, operands).unreadable(f"of known values ({_first_line(error)})") from error
         return [np.asarray(next(found)) if name else np.empty(0) for name in proto.output]
 
     def _view(self, number: int, operands: Sequence[Operand | None]) -> OnnxNode:
@@ -132,6 +136,10 @@ class OnnxNetwork(nn.Module):
         if not isinstance(value, Tensor):
             raise TraceError(f"output {name!r} of the network does not depend on its input: remove it")
         return value
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
