@@ -83,6 +83,14 @@ def test_a_profile_tells_what_it_measured_and_how_well_it_predicts(hwprune, prof
     assert hwprune.json("device", "show", "local")["channel_step"] == profile["channel_step"]
 
 
+def test_a_profile_ends_with_the_ratio_to_the_devices_own_onnxruntime(profile):
+    if profile["tvm_over_onnxruntime"] is None:
+        assert profile["second_opinion"].startswith("no second opinion: ")
+    else:
+        assert 0.05 < profile["tvm_over_onnxruntime"] < 20
+        assert f"TVM / ONNX Runtime is {profile['tvm_over_onnxruntime']:.2f}" in profile["second_opinion"]
+
+
 def test_a_front_has_the_promised_columns_first(run):
     columns = COLUMNS.split()
     with (run / "front.csv").open(newline="") as stream:
