@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hwprune.experiments.known_models import known_model
+from device_agents.registry import Device
+from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import known_model, model_path
 from hwprune.experiments.profile import profile_network
 from hwprune.experiments.profiler import Effort, is_trusted
 from hwprune.experiments.progress import Console
-from hwprune.experiments.session import DeviceSession
+from hwprune.experiments.session import DeviceSession, replay_of
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Evaluation
 from latency_models.network_model import LatencyModel
@@ -26,11 +28,22 @@ DRIFT_WINDOW, DRIFT_OUTSIDE = 8, 4
 REFINE_EACH, REFINE_MAX = 2, 20
 
 
+def model_at_hand(home: Home, device: Device, bench: Workbench) -> LatencyModel | None:
+    """The model of a device for a network, if nothing has to be measured for it; a recorded device always has one.
+
+    Raises:
+        ConfigError: the recording has no kernels.
+    """
+    if device.recording is None:
+        return known_model(home, device, bench)
+    return replay_of(device).model_of(bench.arithmetic.templates, model_path(home, device, bench).stem[-16:])
+
+
 def latency_model(
     session: DeviceSession, bench: Workbench, console: Console, effort: Effort | None = None
 ) -> LatencyModel:
     """The device's model for this network; the device is profiled where there is none, with this effort."""
-    model = known_model(session.home, session.device, bench)
+    model = model_at_hand(session.home, session.device, bench)
     if model is None:
         console.info(f"{session.device.name} has no latency model for this network yet: profiling it first")
         model, _ = profile_network(session, bench, console=console, effort=effort)
@@ -67,7 +80,8 @@ class Calibrator:
             {
                 "plan_key": found.plan_key,
                 "widths": list(found.widths),
-                "latency_ms": each.latency_ms if is_trusted(each) else None,
+                # What a model of a recording says teaches nothing.
+                "latency_ms": each.latency_ms if is_trusted(each) and not each.is_simulated else None,
             }
             for found, each in zip(chosen, self._session.measure_candidates(self._bench, plans), strict=True)
         ]

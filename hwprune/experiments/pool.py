@@ -72,7 +72,7 @@ def open_devices(
         first = members[0]
         compiler = OneAtATime(first.compiler)
         for member in members:
-            member.measurer.compiler = compiler
+            member.board.compiler = compiler
         pool = PoolSession(home, first.device, first.compiler, first.measurer, max_age_s, name, members, console)
         pool.calibrate(bench)
         yield pool

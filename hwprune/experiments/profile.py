@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from hwprune.experiments.pool import open_devices
 from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import write_text
+from hwprune.experiments.second_opinion import second_opinion
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.unfinished import UnfinishedProfile
 from hwprune.experiments.workbench import Workbench
@@ -54,6 +55,9 @@ class ProfileReport:
         channel_steps: the same of each group of channels alone.
         seconds: wall time.
         model: file of the latency model.
+        tvm_over_onnxruntime: latency of the dense network by our library, as a share of that by the device's own ONNX
+            Runtime, both measured in turns; None where it has none.
+        second_opinion: that in words, or why there is none.
     """
 
     device: str
@@ -68,6 +72,8 @@ class ProfileReport:
     channel_steps: tuple[int, ...]
     seconds: float
     model: Path
+    tvm_over_onnxruntime: float | None = None
+    second_opinion: str = ""
 
 
 def profile(
@@ -94,16 +100,20 @@ def profile(
     A pool (``A+B``) is profiled at the speed of its first board, whose model it is.
 
     Raises:
-        ConfigError: no other device can lend its kernels.
+        ConfigError: no other device can lend its kernels, or the device is a recording.
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
     device = members_of(home, device_name)[0]
+    if device.recording is not None:
+        raise ConfigError(f"{device_name} is a recording: it has the models of its device, and no kernels but its own")
     target = CpuTarget.from_dict(device.target, device.threads)
     bench = Workbench.open(problem, target, with_weights=False) if problem else open_model(network, target=target)
     with open_devices(home, device_name, bench, console) as session:
         _, report = profile_network(session, bench, console=console, effort=effort, borrowed=borrowed)
-    return report
+        opinion = second_opinion(session, bench, console)
+    console.info(opinion.summary())
+    return replace(report, tvm_over_onnxruntime=opinion.ratio, second_opinion=opinion.summary())
 
 
 def profile_network(

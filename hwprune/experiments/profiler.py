@@ -100,7 +100,7 @@ class Profiler:
         with console.progress(self.effort.kernels + self.effort.networks, "profiling") as steps:
             self._measure_networks(steps)
             if timeline is not None:
-                with open_timer(self.session.measurer, timeline) as timer:
+                with open_timer(self.session.board, timeline) as timer:
                     if timer is not None:
                         self._until_good(self._rounds_inside(timer, timeline.calls, steps), steps, end)
             if not self.rows:
@@ -177,7 +177,7 @@ class Profiler:
     def _time_inside(self, timer: Timer, widths: IntArray, steps: Steps) -> None:
         """Time all calls of networks, a sitting after the other, as far as they are not known yet."""
         candidates, shapes = self.session.candidates(self.bench), self.bench.arithmetic(widths)
-        reference_ms = self.session.measurer.reference_ms(Compiler.schedule_version)
+        reference_ms = self.session.board.reference_ms(Compiler.schedule_version)
         found = {row: self.part.find(each, reference_ms) for row, each in enumerate(widths.tolist())}
         missing = [row for row, times in found.items() if times is None]
         for start in range(0, len(missing), NETWORKS_A_SITTING):

@@ -18,10 +18,9 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, latency_model
+from hwprune.experiments.calibration import Calibrator, latency_model, model_at_hand
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
-from hwprune.experiments.known_models import known_model
 from hwprune.experiments.members import members_of
 from hwprune.experiments.pool import open_devices
 from hwprune.experiments.profile import channel_steps
@@ -130,7 +129,7 @@ def search(
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
         config = RunConfig(
             problem=problem,
-            device=device_name,
+            device=device.address,
             method=method,
             method_settings=dict(method_settings),
             channel_step=step,
@@ -142,7 +141,7 @@ def search(
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
     """Folder of a new run with all that is known before it; none where that cannot be written."""
-    folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
+    folder = RunFolder.create(runs_folder, f"{device.name}-{config.problem.network['name']}-{config.method}")
     try:
         write_text(folder.path / "latency_model.json", model.to_json())
         facts = {**environment(), "device": device.description, "conditions": run_conditions(bench, device)}
@@ -185,7 +184,7 @@ def dry_run(
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
-    model = known_model(home, device, bench)
+    model = model_at_hand(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)

@@ -60,7 +60,7 @@ def scan(
     started = time.perf_counter()
     with open_session(home, find(home, device_name), console) as session:
         console.info(f"measuring {name} on {device_name}")
-        dense = session.measurer.network(linked_job(session.compiler, bench, bench.dense), final=True)
+        dense = session.board.network(linked_job(session.compiler, bench, bench.dense), final=True)
         if dense.error is not None:
             raise UntrustedError(f"{name} cannot be measured on {device_name}: {dense.error}")
         model = _model(session, bench, console, effort)
@@ -176,7 +176,7 @@ def _peaks(session: DeviceSession, planned_bytes: Sequence[int]) -> list[int | N
     """High-water marks of processes, by those that were measured on the device."""
     measured = [
         (each.planned_memory_bytes, each.process_peak_bytes)
-        for each in session.measurer.store.measurements(device=session.device.name)
+        for each in session.board.store.measurements(device=session.device.name)
         if each.conditions.fingerprint == session.device.fingerprint
         and None not in (each.planned_memory_bytes, each.process_peak_bytes)
     ]
