@@ -36,7 +36,7 @@ def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, wor
     paths = [object_path(kernel, target, folder) for kernel in kernels]
     if all(path.exists() for path in paths):
         return paths
-    with _in_turn(folder / "kernels", target):
+    with _in_turn(folder / "locks", target):
         # Who waited may find that somebody else has compiled them: boards of one model want the same kernels.
         missing = [(kernel, path) for kernel, path in zip(kernels, paths, strict=True) if not path.exists()]
         _compile_all(missing, target, workers)
@@ -52,7 +52,7 @@ def _in_turn(folder: Path, target: CpuTarget) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / f"{hashlib.sha256(target.name.encode()).hexdigest()[:12]}.lock", "w")  # noqa: SIM115
+        lock = open(folder / f"compiling-{hashlib.sha256(target.name.encode()).hexdigest()[:12]}.lock", "w")  # noqa: SIM115
     except OSError as error:
         raise CompileError(f"cannot write to {folder} ({error}): free space or choose another folder") from error
     with lock:

@@ -64,7 +64,7 @@ def agent_of(home: Home, device: Device, connections: SshConnections | None = No
         DeviceError: it cannot be begun; the type says what stands against it.
     """
     transport = transport_to(device, home.folder("agents") / device.name, connections)
-    with turn(home.path / "logins") if device.ssh else contextlib.nullcontext():
+    with turn(home.path / "locks") if device.ssh else contextlib.nullcontext():
         return AgentClient(transport)
 
 

@@ -30,7 +30,7 @@ def turn(folder: Path, at_once: int = AT_ONCE) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = None
     while lock is None:
-        lock = next(filter(None, (_taken(folder / f"{number}.lock") for number in range(at_once))), None)
+        lock = next(filter(None, (_taken(folder / f"login-{number}.lock") for number in range(at_once))), None)
         if lock is None:
             time.sleep(_POLL_S)
     try:

@@ -254,15 +254,19 @@ class PoolSession(DeviceSession):
 
 @dataclass
 class OneAtATime:
-    """A compiler for several threads."""
+    """A compiler for several threads.
+
+    Attributes:
+        compiler: the compiler.
+        schedule_version: version of its kernels' schedules.
+    """
 
     compiler: KernelCompiler
+    schedule_version: str = field(init=False)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
-    @property
-    def schedule_version(self) -> str:
-        """Version of the kernels' schedules."""
-        return self.compiler.schedule_version
+    def __post_init__(self) -> None:
+        self.schedule_version = self.compiler.schedule_version
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with the kernels of these layers."""
