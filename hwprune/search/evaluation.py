@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from hwprune.errors import HwpruneError
-from hwprune.records import Evaluation
+from hwprune.records import Evaluation, Score
 from hwprune.search.archive import Archive
 from hwprune.search.journal import Journal
-from hwprune.search.problem import CANDIDATE_FAILURES, SearchProblem
+from hwprune.search.problem import CANDIDATE_FAILURES, Plan, SearchProblem
 
 IntArray = npt.NDArray[np.int64]
+
+#: Origin of evaluations that were taken over from earlier searches.
+RECALLED = "recalled"
 
 
 class BudgetExhausted(Exception):  # noqa: N818 (a signal between context and method, no error)
@@ -85,6 +88,8 @@ class SearchContext:
         archive: every true evaluation so far.
         spent: true evaluations so far.
         repeated: requests for plans that were evaluated before; they are free.
+        stored: true evaluations whose metric was known from an earlier search: they count, and take no time.
+        given_up: candidates that were surely dominated before they had seen the whole validation split.
         evaluating_s: wall time spent in true evaluations.
     """
 
@@ -105,6 +110,8 @@ class SearchContext:
         self.archive = Archive(problem.objectives, problem.bounds)
         self.spent = 0
         self.repeated = 0
+        self.stored = 0
+        self.given_up = 0
         self.evaluating_s = 0.0
         self._seconds_left = np.inf if minutes is None else 60 * minutes
         self._journal = Journal() if journal is None else journal  # an empty journal is false
@@ -135,8 +142,31 @@ class SearchContext:
             BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
         """
         rows = np.ascontiguousarray(widths, np.int64)
-        self._measure_ahead(rows)
-        return [self._evaluate(row, origin, generation) for row in rows]
+        plans = [self.problem.plan(row) for row in rows]
+        new = self._new(plans, rows)
+        self._measure_ahead([plan for plan, _ in new])
+        with contextlib.closing(self._evaluations(new, origin, generation)) as made:
+            return [self._take(plan, made) for plan in plans]
+
+    def recall(self) -> list[Evaluation]:
+        """Take over, at no cost to the budget, what earlier searches of this network found out, on any device.
+
+        Metrics come from the store; costs are this problem's, computed. Nothing is taken over where every latency is
+        measured. A resumed run takes over what it did when it began.
+        """
+        problem, known = self.problem, [found for found in self._journal.evaluations if found.origin == RECALLED]
+        if not len(self._journal) and problem.judge is not None and problem.measure is None:
+            for widths, plan_key, score in problem.judge.known():
+                row = np.array(widths, dtype=np.int64)
+                if not problem.space.holds(row) or (plan := problem.plan(row)).key != plan_key:
+                    continue
+                costs, reason = problem.costs_of(plan, row)
+                if reason is None:
+                    known.append(problem.evaluation(plan, row, costs, score, RECALLED, 0, 0.0))
+                    self._journal.add_evaluation(known[-1])
+        for evaluation in known:
+            self._remember(evaluation)
+        return known
 
     def rows(self, evaluations: list[Evaluation]) -> IntArray:
         """Rows of the archive that hold ``evaluations``; failed ones have none."""
@@ -195,21 +225,44 @@ class SearchContext:
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
 
-    def _measure_ahead(self, rows: IntArray) -> None:
+    def _new(self, plans: Sequence[Plan], rows: IntArray) -> list[tuple[Plan, IntArray]]:
+        """Plans that must be evaluated, each once, as far as the budget reaches."""
+        if self._seconds_left <= 0:
+            return []
+        unknown: dict[str, tuple[Plan, IntArray]] = {}
+        for plan, row in zip(plans, rows, strict=True):
+            if plan.key not in self._known:
+                unknown.setdefault(plan.key, (plan, row))
+        reached = list(unknown.values())[: self.remaining]
+        return [(plan, row) for plan, row in reached if self._journal.evaluation(plan.key) is None]
+
+    def _measure_ahead(self, plans: Sequence[Plan]) -> None:
         """Have the plans measured that are about to be evaluated truly."""
-        if self.problem.measure_ahead is None or self._seconds_left <= 0:
+        if self.problem.measure_ahead is None or not plans:
             return
-        plans = {plan.key: plan for plan in map(self.problem.plan, rows)}
-        new = [plan for key, plan in plans.items() if key not in self._known and not self._journal.evaluation(key)]
         started = time.perf_counter()
         with contextlib.suppress(*CANDIDATE_FAILURES):  # the candidate that fails will fail again, and be told apart
-            self.problem.measure_ahead(new[: self.remaining])
+            self.problem.measure_ahead(plans)
         elapsed_s = time.perf_counter() - started
         self.evaluating_s += elapsed_s
         self._seconds_left -= elapsed_s
 
-    def _evaluate(self, widths: IntArray, origin: str, generation: int) -> Evaluation:
-        plan = self.problem.plan(widths)
+    def _evaluations(
+        self, new: Sequence[tuple[Plan, IntArray]], origin: str, generation: int
+    ) -> Generator[Evaluation, None, None]:
+        """Evaluate plans truly; which of them may be given up early was settled before the first."""
+        problem, started = self.problem, time.perf_counter()
+        costs = [problem.costs_of(plan, row) for plan, row in new]
+        sound = [index for index, (_, reason) in enumerate(costs) if reason is None]
+        bars = [self.archive.bar(costs[index][0]) for index in sound]
+        scores = problem.scores([new[index][0] for index in sound], bars)
+        for (plan, row), (values, reason) in zip(new, costs, strict=True):
+            score = next(scores) if reason is None else Score(None, error=reason)
+            now = time.perf_counter()
+            yield problem.evaluation(plan, row, values, score, origin, generation, now - started)
+            started = time.perf_counter()  # what is done with an evaluation is no part of the next one
+
+    def _take(self, plan: Plan, made: Iterator[Evaluation]) -> Evaluation:
         known = self._known.get(plan.key)
         if known is not None:
             self.repeated += 1
@@ -217,19 +270,43 @@ class SearchContext:
         if self.spent >= self.budget or self._seconds_left <= 0:
             raise BudgetExhausted
         recorded = self._journal.evaluation(plan.key)
-        evaluation = recorded
-        if evaluation is None:
-            started = time.perf_counter()
-            evaluation = self.problem.evaluate(plan, widths, origin, generation)
-            self.evaluating_s += time.perf_counter() - started
+        evaluation = recorded or next(made)
+        if recorded is None:
+            self.evaluating_s += evaluation.seconds
             self._journal.add_evaluation(evaluation)
         self._seconds_left -= evaluation.seconds  # as recorded, so that a resumed run ends where this one would
-        self._known[plan.key] = evaluation
-        self._asked.add(widths.tobytes())
-        self.archive.add(evaluation)
         self.spent += 1
+        self.stored += evaluation.stored
+        self.given_up += evaluation.images is not None
+        self._remember(evaluation)
         self._progress(Progress(evaluation, self.spent, self.budget, recorded is not None))
         return evaluation
+
+    def _remember(self, evaluation: Evaluation) -> None:
+        self._known[evaluation.plan_key] = evaluation
+        self._asked.add(np.array(evaluation.widths, dtype=np.int64).tobytes())
+        self.archive.add(evaluation)
+
+    def _settle(self) -> None:
+        """Let candidates that were given up, and that a revised latency brought to the front, see the whole split."""
+        failed: set[str] = set()
+        while unsettled := [found for found in self.archive.unsettled() if found.plan_key not in failed]:
+            for found in unsettled:
+                evaluation = self._journal.completion(found.plan_key)
+                if evaluation is None:
+                    evaluation = self._again(found)
+                    self.evaluating_s += evaluation.seconds
+                    self._journal.add_completion(evaluation)
+                self._seconds_left -= evaluation.seconds
+                if evaluation.error is not None:
+                    failed.add(found.plan_key)  # never on the front: what it was given up with stays in the archive
+                    continue
+                self._known[found.plan_key] = evaluation
+                self.archive.complete(evaluation)
+
+    def _again(self, found: Evaluation) -> Evaluation:
+        widths = np.array(found.widths, dtype=np.int64)
+        return self.problem.evaluate(self.problem.plan(widths), widths, found.origin, found.generation)
 
     def _refine(self, generation: int) -> None:
         refiner = self.problem.refiner
@@ -242,3 +319,4 @@ class SearchContext:
         if data:
             refiner.apply(data)
             self.archive.revise("latency", self.problem.cheap(self.archive.widths)["latency"])
+            self._settle()
