@@ -1,0 +1,217 @@
+"""Scores candidates of one network by one protocol; the same in every process that holds the same parcel."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from hwprune import networks, tasks
+from hwprune.accuracy.bound import Bound
+from hwprune.accuracy.program import Program
+from hwprune.datasets.data import Data
+from hwprune.executors import Parcel
+from hwprune.pruning.plan import Groups, PruningPlan
+from hwprune.pruning.structured import Slicer
+from hwprune.records import Score
+from hwprune.tasks.base import BaseTask, Batch
+from hwprune.tasks.precision import autocast
+from hwprune.training.batchnorm import estimating
+
+#: Images seen, and the number of errors from which on a candidate is given up there.
+Look = tuple[int, int]
+
+#: What can go wrong with one candidate alone.
+FAILURES = (RuntimeError, ArithmeticError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A split of batches that were read once and are kept (a :class:`hwprune.datasets.data.Split`).
+
+    Attributes:
+        kept: the batches.
+    """
+
+    kept: Sequence[Batch]
+
+    def __len__(self) -> int:
+        return sum(len(images) for images, _ in self.kept)
+
+    def batches(self, *_: object, **__: object) -> Iterator[Batch]:
+        """The batches, as they were read."""
+        return iter(self.kept)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a scorer is built from beside tensors, as plain data.
+
+    Attributes:
+        network: as the problem names it.
+        task: as the problem names it.
+        data: the data set's facts; its splits hold no images.
+        groups: what can be pruned.
+        threads: of torch.
+    """
+
+    network: Mapping[str, Any]
+    task: Mapping[str, Any]
+    data: Data
+    groups: Groups
+    threads: int
+
+
+@dataclass
+class Scorer:
+    """Scores candidates: cut, BatchNorm statistics re-estimated, run over the validation split.
+
+    Attributes:
+        origin: what it was built from.
+        dense: the dense network, in evaluation mode.
+        train: batches that BatchNorm statistics are re-estimated on; none where they are kept.
+        val: the validation split, in the order of looks at it.
+    """
+
+    origin: Origin
+    dense: nn.Module
+    train: Sequence[Batch]
+    val: Sequence[Batch]
+    _task: BaseTask = field(init=False)
+    _slicer: Slicer = field(init=False)
+    _dense_key: str = field(init=False)
+    program: Program | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        listed = replace(self.origin.data, train=Listed(self.train), val=Listed(self.val), test=Listed(()))
+        task = tasks.build(dict(self.origin.task), listed)
+        assert isinstance(task, BaseTask)
+        self._task = task
+        self._slicer = Slicer(self.dense, self.origin.groups)
+        self._dense_key = PruningPlan.dense(self.origin.groups).key
+        self.program = self._sound(Program.read(self.dense))
+
+    @property
+    def counts(self) -> bool:
+        """Whether the metric is the share of images that are right, so that candidates can be given up early."""
+        return type(self._task).right is not BaseTask.right
+
+    def score(self, plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look] = ()) -> Score:
+        """The metric of one candidate, or why there is none after a second try.
+
+        Args:
+            plan: the candidate.
+            dtype: number format of the convolutions.
+            looks: where it is given up; only for tasks that count.
+        """
+        reason = None
+        for _ in range(2):
+            try:
+                return self._score(self.network(plan, dtype), dtype, looks)
+            except FAILURES as error:
+                reason = f"{type(error).__name__}: {error}"
+        return Score(None, error=reason)
+
+    def network(self, plan: PruningPlan, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """A candidate with BatchNorm statistics of its own, as they come out in a number format."""
+        module = self._slicer.cut(plan)
+        if self.train and plan.key != self._dense_key:
+            runner = self._runner(module, dtype, folded=False)
+            with torch.inference_mode(), estimating(module) as wanted:
+                for batch in self.train if wanted else ():
+                    self._outputs(runner, batch, dtype)
+        return module
+
+    def _score(self, module: nn.Module, dtype: torch.dtype, looks: Sequence[Look]) -> Score:
+        runner = self._runner(module, dtype, folded=True)
+        with torch.inference_mode():
+            results = ((self._outputs(runner, batch, dtype), batch) for batch in self.val)
+            if not looks:
+                return Score(float(self._task.score(results)))
+            seen = right = 0
+            for outputs, batch in results:
+                seen, right = seen + len(batch[0]), right + (self._task.right(outputs, batch) or 0)
+                if any(seen == images and seen - right >= errors for images, errors in looks):
+                    return Score(right / seen, images=seen)
+            return Score(right / seen)
+
+    def _runner(self, module: nn.Module, dtype: torch.dtype, *, folded: bool) -> nn.Module:
+        return module if self.program is None else Bound(self.program, module, dtype, folded=folded)
+
+    def _outputs(self, runner: nn.Module, batch: Batch, dtype: torch.dtype) -> Any:
+        with autocast(dtype if self.program is None else None):
+            return self._task.forward(runner, batch)
+
+    def _sound(self, program: Program | None) -> Program | None:
+        """The program, if it computes what the network does, for a pruned candidate too."""
+        if program is None:
+            return None
+        halves = [range(max(1, group.size // 2)) for group in self.origin.groups]
+        candidate = self._slicer.cut(PruningPlan(tuple(map(tuple, halves))))
+        images = self.val[0][0][:8]
+        try:
+            with torch.inference_mode():
+                for module in (self.dense, candidate):
+                    expected, found = module(images), Bound(program, module, torch.float32, folded=True)(images)
+                    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        except Exception:  # a program that cannot stand in for the network, for whatever reason, is not used
+            return None
+        return program
+
+    def pack(self, folder: Path) -> Parcel:
+        """Write everything into files that other processes can open.
+
+        Args:
+            folder: an empty one, on this machine.
+        """
+        tensors = {f"dense.{name}": value for name, value in self.dense.state_dict().items()}
+        others: dict[str, list[Any]] = {}
+        for split, batches in (("train", self.train), ("val", self.val)):
+            others[split] = []
+            for number, (images, targets) in enumerate(batches):
+                # As they lie in memory, channels last: they are mapped from the file as they are.
+                tensors[f"{split}.{number}.images"] = images.permute(0, 2, 3, 1).contiguous()
+                if isinstance(targets, Tensor):
+                    tensors[f"{split}.{number}.targets"] = targets.contiguous()
+                others[split].append(None if isinstance(targets, Tensor) else targets)
+        safetensors.torch.save_file(tensors, folder / "tensors.safetensors")
+        bare = replace(self.origin, data=replace(self.origin.data, train=Listed(()), val=Listed(()), test=Listed(())))
+        (folder / "origin.pickle").write_bytes(pickle.dumps((bare, others)))
+        digest = hashlib.sha256()
+        for name in ("tensors.safetensors", "origin.pickle"):
+            digest.update((folder / name).read_bytes())
+        return Parcel(digest.hexdigest(), folder)
+
+
+def score(parcel: Parcel, plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look] = ()) -> Score:
+    """Score a candidate in a process that opens the parcel when it is first asked."""
+    scorer = unpack(parcel)
+    if torch.get_num_threads() != scorer.origin.threads:  # a setting of each thread of a process
+        torch.set_num_threads(scorer.origin.threads)
+    return scorer.score(plan, dtype, looks)
+
+
+@functools.lru_cache(maxsize=2)
+def unpack(parcel: Parcel) -> Scorer:
+    """The scorer of a parcel; images and weights stay in the file's own memory, which processes share."""
+    folder = parcel.open()
+    origin, others = pickle.loads((folder / "origin.pickle").read_bytes())
+    tensors = safetensors.torch.load_file(folder / "tensors.safetensors")
+    dense = networks.build(origin.network, origin.data.num_classes, origin.data.input_shape[0])
+    weights = {name.removeprefix("dense."): value for name, value in tensors.items() if name.startswith("dense.")}
+    dense.load_state_dict(weights, assign=True)
+
+    def batches(split: str) -> Iterable[Batch]:
+        for number, targets in enumerate(others[split]):
+            images = tensors[f"{split}.{number}.images"].permute(0, 3, 1, 2)
+            yield images, tensors[f"{split}.{number}.targets"] if targets is None else targets
+
+    return Scorer(origin, dense.eval(), list(batches("train")), list(batches("val")))
