@@ -176,12 +176,15 @@ class EvaluationSettings(Section):
         val_images: validation images a candidate is judged on; none for all.
         dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the CPU has it in hardware.
         threads: threads of torch, in training too; half the cores of this process unless said.
+        seed: draws the images of BatchNorm and the order of the split: apart from the seed of the search, so that
+            searches with other seeds share accuracies.
     """
 
     bn_images: int = Field(default=1280, ge=0)
     val_images: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default_factory=_threads, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class Problem(Section):

@@ -1,4 +1,4 @@
-"""The accuracies that a search asks for: from the store where they are known, else from as many processes as there are."""
+"""The accuracies that a search asks for: from the store where they are known, else from all processes there are."""
 
 from __future__ import annotations
 

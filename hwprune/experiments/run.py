@@ -14,6 +14,7 @@ import numpy as np
 
 from device_agents.registry import Device
 from hwprune import objectives
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
@@ -21,6 +22,7 @@ from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.judging import ALONE, Crew, open_judge
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession, open_session
@@ -88,6 +90,7 @@ def search(
     runs_folder: Path,
     console: Console,
     max_age_s: float | None = None,
+    crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
 
@@ -100,6 +103,7 @@ def search(
         runs_folder: where the run's folder is made.
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
+        crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
@@ -111,9 +115,11 @@ def search(
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
-    metric = bench.accuracy(bench.plan(bench.groups.sizes))
-    console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
-    with open_session(home, device, console, max_age_s=max_age_s) as session:
+    with (
+        crew.team(problem) as team,
+        open_session(home, device, console, max_age_s=max_age_s) as session,
+    ):
+        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
         model = latency_model(session, bench, console)
         step = session.device.channel_step
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
@@ -125,7 +131,7 @@ def search(
             channel_step=step,
         )
         folder = _begin(runs_folder, config, bench, device, model)
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, console)
 
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
@@ -142,7 +148,7 @@ def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Devic
     return folder
 
 
-def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
+def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE) -> RunReport:
     """Go on with an interrupted search: nothing that its journal knows is evaluated again.
 
     Raises:
@@ -154,9 +160,10 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
     device = find(home, config.device)
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with open_session(home, device, console) as session:
+    with crew.team(config.problem) as team, open_session(home, device, console) as session:
+        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, console)
 
 
 def dry_run(
@@ -205,6 +212,7 @@ def search_problem(
     calibrator: Calibrator | None,
     bounds: Mapping[str, float],
     channel_step: int | None,
+    judge: AccuracyJudge | None = None,
 ) -> SearchProblem:
     """The problem as a search sees it: functions of widths.
 
@@ -214,6 +222,7 @@ def search_problem(
         calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
         bounds: upper bounds by objective.
         channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
@@ -262,6 +271,7 @@ def search_problem(
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
         channel_step=step,
+        judge=judge,
     )
 
 
@@ -271,6 +281,7 @@ def _search(
     bench: Workbench,
     session: DeviceSession,
     model: LatencyModel,
+    judge: AccuracyJudge | None,
     console: Console,
 ) -> RunReport:
     """Run the method, measure its front, write everything down."""
@@ -278,7 +289,7 @@ def _search(
     console.resumable = folder.path
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
-    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
+    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step, judge)
     journal = Journal(folder.path / "archive.jsonl")
     budget = problem.budget.evaluations
     if len(journal):
@@ -301,12 +312,14 @@ def _search(
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
+        "evaluations_stored": context.stored,
+        "evaluations_given_up": context.given_up,
         "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
-    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console)
+    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console, judge)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,14 @@ import torch
 from torch import nn
 
 from hwprune import datasets, networks, tasks, training
+from hwprune.accuracy.build import scorer_of
+from hwprune.accuracy.scorer import Scorer, unpack
 from hwprune.compilation.graph import Graph, trace
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
 from hwprune.datasets.data import Data
 from hwprune.errors import WeightsError
+from hwprune.executors import Parcel
 from hwprune.measurement.memory import MemoryArithmetic
 from hwprune.measurement.shapes import ShapeArithmetic
 from hwprune.objectives.macs import layer_macs
@@ -46,6 +53,7 @@ class Workbench:
         task: the task over it.
         dense: the unpruned network, in evaluation mode.
         target: CPU that networks are planned for; this computer's where None.
+        exact: candidates are scored in float32 even where the problem lets the processor choose.
     """
 
     problem: Problem
@@ -53,6 +61,7 @@ class Workbench:
     task: Task
     dense: nn.Module
     target: CpuTarget | None = None
+    exact: bool = False
 
     @classmethod
     def open(cls, problem: Problem, target: CpuTarget | None = None, *, with_weights: bool = True) -> Workbench:
@@ -152,29 +161,57 @@ class Workbench:
         """The pruned network of these widths, with inherited weights."""
         return self.slicer.cut(self.plan(widths))
 
-    @functools.cached_property
+    @property
     def dtype(self) -> torch.dtype | None:
         """Number format in which candidates are scored; None for float32."""
-        settings = {"auto": fast_dtype(), "float32": None, "bfloat16": torch.bfloat16}
+        settings = {"auto": None if self.exact else fast_dtype(), "float32": None, "bfloat16": torch.bfloat16}
         return settings[self.problem.evaluation.dtype]
+
+    @functools.cached_property
+    def parcel(self) -> Parcel | None:
+        """Images, weights and groups in files that every process maps; None where there is no scorer."""
+        built = scorer_of(self.problem, self.data, self.task, self.dense, self.groups)
+        if built is None:
+            return None
+        folder = tempfile.mkdtemp(prefix="hwprune-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return built.pack(Path(folder))
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """Scores candidates fast; None for tasks that only score themselves, and for more images than can be kept."""
+        return None if self.parcel is None else unpack(self.parcel)
 
     @functools.cached_property
     def batchnorm(self) -> training.BatchNormEstimator | None:
         """Re-estimates the BatchNorm statistics of candidates; None where the problem wants none."""
-        images = self.problem.evaluation.bn_images
-        return training.BatchNormEstimator(self.task, images=images, seed=self.problem.seed) if images else None
+        settings = self.problem.evaluation
+        if not settings.bn_images:
+            return None
+        return training.BatchNormEstimator(self.task, images=settings.bn_images, seed=settings.seed)
 
     def inherit(self, plan: PruningPlan) -> nn.Module:
-        """The pruned network with inherited weights and BatchNorm statistics of its own."""
+        """The pruned network with inherited weights and BatchNorm statistics of its own, in float32."""
+        if self.scorer is not None:
+            return self.scorer.network(plan)
         module = self.slicer.cut(plan)
         if self.batchnorm is not None and plan.widths != tuple(self.groups.sizes):
-            self.batchnorm(module, self.dtype)
+            self.batchnorm(module)
         return module
 
     def accuracy(self, plan: PruningPlan) -> float:
-        """The task's metric on the validation split: the expensive part of one true evaluation."""
-        settings = self.problem.evaluation
-        return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
+        """The task's metric on the validation split: the expensive part of one true evaluation.
+
+        Raises:
+            RuntimeError: the candidate cannot be scored.
+        """
+        if self.scorer is None:
+            settings = self.problem.evaluation
+            return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
+        score = self.scorer.score(plan, self.dtype or torch.float32)
+        if score.metric is None:
+            raise RuntimeError(score.error)
+        return score.metric
 
     def row(self, id: str, plan: PruningPlan, measurement: Measurement, **facts: Any) -> FrontRow:
         """Row of a measured candidate."""
