@@ -10,11 +10,15 @@ from typing import Any
 import torch
 
 from hwprune.accuracy import race
-from hwprune.accuracy.scorer import Look, score
+from hwprune.accuracy.prefix import Sharing
+from hwprune.accuracy.scorer import Look, scores
 from hwprune.executors import Parcel, size_of
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Score
 from hwprune.store.accuracies import Accuracies, Accuracy
+
+#: Plans that one process scores one after the other.
+Flight = tuple[PruningPlan, ...]
 
 
 class AccuracyJudge:
@@ -27,6 +31,7 @@ class AccuracyJudge:
         batches: images of every batch of the validation split, where candidates may be given up early; () where not.
         executor: what scores.
         store: accuracies of earlier searches; None to know of none.
+        sharing: what candidates have in common; None for nothing.
     """
 
     def __init__(
@@ -36,7 +41,8 @@ class AccuracyJudge:
         dtype: torch.dtype,
         batches: Sequence[int],
         executor: Executor,
-        store: Accuracies | None,
+        store: Accuracies | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._parcel = parcel
         self._facts = dict(facts)
@@ -44,6 +50,7 @@ class AccuracyJudge:
         self._batches = tuple(batches)
         self._executor = executor
         self._store = store
+        self._sharing = sharing
 
     def scores(self, plans: Sequence[PruningPlan], bars: Sequence[float]) -> Iterator[Score]:
         """Score of every plan, in their order; see :class:`hwprune.search.problem.Judge`."""
@@ -63,19 +70,30 @@ class AccuracyJudge:
     def _scores(
         self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], dtype: torch.dtype
     ) -> Iterator[Score]:
-        known = self._stored(plans, looks, dtype)
-        todo = deque(index for index, plan in enumerate(plans) if plan.key not in known)
-        running: deque[Future[Score]] = deque()
-        width = 2 * size_of(self._executor) if size_of(self._executor) > 1 else 1
+        told = self._stored(plans, looks, dtype)
+        todo = deque(self._flights([plan for plan in plans if plan.key not in told]))
+        wanted = dict(zip((plan.key for plan in plans), looks, strict=True))
+        running: deque[tuple[Flight, Future[list[Score]]]] = deque()
+        size = size_of(self._executor)
         try:
             for plan in plans:
-                while todo and len(running) < width:
-                    index = todo.popleft()
-                    running.append(self._executor.submit(score, self._parcel, plans[index], dtype, looks[index]))
-                yield known[plan.key] if plan.key in known else self._ended(plan, running.popleft(), dtype)
+                while plan.key not in told:
+                    while todo and len(running) < (2 * size if size > 1 else 1):
+                        flight = todo.popleft()
+                        asked = [wanted[each.key] for each in flight]
+                        running.append((flight, self._executor.submit(scores, self._parcel, flight, dtype, asked)))
+                    told |= self._ended(*running.popleft(), dtype)
+                yield told[plan.key]
         finally:
-            for future in running:
+            for _, future in running:
                 future.cancel()
+
+    def _flights(self, plans: Sequence[PruningPlan]) -> list[Flight]:
+        """Plans in the order in which they are scored; those of a flight by one process."""
+        if self._sharing is None or len(plans) < 2:
+            return [(plan,) for plan in plans]
+        longest = max(2, len(plans) // (2 * size_of(self._executor)))
+        return [tuple(plans[number] for number in flight) for flight in self._sharing.flights(plans, longest)]
 
     def _stored(
         self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], dtype: torch.dtype
@@ -94,15 +112,16 @@ class AccuracyJudge:
                 told[plan.key] = Score(each.metric, each.images, stored=True)
         return told
 
-    def _ended(self, plan: PruningPlan, future: Future[Score], dtype: torch.dtype) -> Score:
+    def _ended(self, flight: Flight, future: Future[list[Score]], dtype: torch.dtype) -> dict[str, Score]:
         try:
             found = future.result()
-        except RuntimeError as error:  # its process was killed, every time
-            return Score(None, error=f"RuntimeError: {error}")
-        if found.metric is not None and self._store is not None:
-            accuracy = Accuracy(plan.key, plan.widths, found.metric, found.images)
-            self._store.add(self._facts_in(dtype), [accuracy])
-        return found
+        except RuntimeError as error:  # their process was killed, every time
+            return {plan.key: Score(None, error=f"RuntimeError: {error}") for plan in flight}
+        if self._store is not None:
+            scored = [(plan, score) for plan, score in zip(flight, found, strict=True) if score.metric is not None]
+            rows = [Accuracy(plan.key, plan.widths, score.metric or 0.0, score.images) for plan, score in scored]
+            self._store.add(self._facts_in(dtype), rows)
+        return dict(zip((plan.key for plan in flight), found, strict=True))
 
     def _facts_in(self, dtype: torch.dtype) -> dict[str, Any]:
         return {**self._facts, "dtype": str(dtype).removeprefix("torch.")}

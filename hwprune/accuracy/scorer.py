@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hwprune import networks, tasks
 from hwprune.accuracy.bound import Bound
+from hwprune.accuracy.prefix import Prefix, Run, Sharing
 from hwprune.accuracy.program import Program
 from hwprune.datasets.data import Data
 from hwprune.executors import Parcel
@@ -23,8 +24,6 @@ from hwprune.pruning.plan import Groups, PruningPlan
 from hwprune.pruning.structured import Slicer
 from hwprune.records import Score
 from hwprune.tasks.base import BaseTask, Batch
-from hwprune.tasks.precision import autocast
-from hwprune.training.batchnorm import estimating
 
 #: Images seen, and the number of errors from which on a candidate is given up there.
 Look = tuple[int, int]
@@ -79,6 +78,8 @@ class Scorer:
         dense: the dense network, in evaluation mode.
         train: batches that BatchNorm statistics are re-estimated on; none where they are kept.
         val: the validation split, in the order of looks at it.
+        program: what runs candidates; None where only their own ``forward`` can.
+        sharing: what candidates have in common; None without a program.
     """
 
     origin: Origin
@@ -89,6 +90,7 @@ class Scorer:
     _slicer: Slicer = field(init=False)
     _dense_key: str = field(init=False)
     program: Program | None = field(init=False)
+    sharing: Sharing | None = field(init=False)
 
     def __post_init__(self) -> None:
         listed = replace(self.origin.data, train=Listed(self.train), val=Listed(self.val), test=Listed(()))
@@ -98,6 +100,7 @@ class Scorer:
         self._slicer = Slicer(self.dense, self.origin.groups)
         self._dense_key = PruningPlan.dense(self.origin.groups).key
         self.program = self._sound(Program.read(self.dense))
+        self.sharing = self._sharing()
 
     @property
     def counts(self) -> bool:
@@ -105,35 +108,60 @@ class Scorer:
         return type(self._task).right is not BaseTask.right
 
     def score(self, plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look] = ()) -> Score:
-        """The metric of one candidate, or why there is none after a second try.
+        """The metric of one candidate, or why there is none after a second try; see :meth:`scores`."""
+        return self.scores([plan], dtype, [looks])[0]
+
+    def scores(self, plans: Sequence[PruningPlan], dtype: torch.dtype, looks: Sequence[Sequence[Look]]) -> list[Score]:
+        """The metrics of candidates, each with what it shares with the one before computed once.
 
         Args:
-            plan: the candidate.
+            plans: the candidates.
             dtype: number format of the convolutions.
-            looks: where it is given up; only for tasks that count.
+            looks: where each is given up; only for tasks that count.
         """
-        reason = None
-        for _ in range(2):
-            try:
-                return self._score(self.network(plan, dtype), dtype, looks)
-            except FAILURES as error:
-                reason = f"{type(error).__name__}: {error}"
-        return Score(None, error=reason)
+        found: list[Score] = []
+        prefixes: dict[int, Prefix] = {}
+        for number, (plan, wanted) in enumerate(zip(plans, looks, strict=True)):
+            following = plans[number + 1 :]
+            keep = self.sharing.keep(plan, following) if self.sharing and plan.key != self._dense_key else []
+            score, prefixes = self._attempt(plan, dtype, wanted, prefixes, keep)
+            found.append(score)
+            if self.sharing and following:
+                common = self.sharing.common(plan, following[0])
+                prefixes = {cut: prefix for cut, prefix in prefixes.items() if cut <= common}
+        return found
 
     def network(self, plan: PruningPlan, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A candidate with BatchNorm statistics of its own, as they come out in a number format."""
         module = self._slicer.cut(plan)
-        if self.train and plan.key != self._dense_key:
-            runner = self._runner(module, dtype, folded=False)
-            with torch.inference_mode(), estimating(module) as wanted:
-                for batch in self.train if wanted else ():
-                    self._outputs(runner, batch, dtype)
+        if self._estimates(plan):
+            Run(self.program, self._task, module, dtype).estimate(self.train)
         return module
 
-    def _score(self, module: nn.Module, dtype: torch.dtype, looks: Sequence[Look]) -> Score:
-        runner = self._runner(module, dtype, folded=True)
+    def _attempt(
+        self,
+        plan: PruningPlan,
+        dtype: torch.dtype,
+        looks: Sequence[Look],
+        prefixes: Mapping[int, Prefix],
+        keep: Sequence[int],
+    ) -> tuple[Score, dict[int, Prefix]]:
+        reason = None
+        start = prefixes[max(prefixes)] if prefixes and plan.key != self._dense_key else None
+        for _ in range(2):
+            try:
+                module = self._slicer.cut(plan)
+                run = Run(self.program, self._task, module, dtype, start, keep)
+                if self._estimates(plan):
+                    run.estimate(self.train)
+                return self._judged(run, looks), {**prefixes, **run.prefixes}
+            except FAILURES as error:
+                reason = f"{type(error).__name__}: {error}"
+        return Score(None, error=reason), {}
+
+    def _judged(self, run: Run, looks: Sequence[Look]) -> Score:
         with torch.inference_mode():
-            results = ((self._outputs(runner, batch, dtype), batch) for batch in self.val)
+            results = run.results(self.val)
             if not looks:
                 return Score(float(self._task.score(results)))
             seen = right = 0
@@ -143,12 +171,8 @@ class Scorer:
                     return Score(right / seen, images=seen)
             return Score(right / seen)
 
-    def _runner(self, module: nn.Module, dtype: torch.dtype, *, folded: bool) -> nn.Module:
-        return module if self.program is None else Bound(self.program, module, dtype, folded=folded)
-
-    def _outputs(self, runner: nn.Module, batch: Batch, dtype: torch.dtype) -> Any:
-        with autocast(dtype if self.program is None else None):
-            return self._task.forward(runner, batch)
+    def _estimates(self, plan: PruningPlan) -> bool:
+        return bool(self.train) and plan.key != self._dense_key
 
     def _sound(self, program: Program | None) -> Program | None:
         """The program, if it computes what the network does, for a pruned candidate too."""
@@ -165,6 +189,17 @@ class Scorer:
         except Exception:  # a program that cannot stand in for the network, for whatever reason, is not used
             return None
         return program
+
+    def _sharing(self) -> Sharing | None:
+        if self.program is None or type(self._task).forward is not BaseTask.forward:
+            return None  # what a task does before the network would be done again to its activations
+        image = self.val[0][0][:1]
+        with torch.inference_mode():
+            bound = Bound(self.program, self.dense, torch.float32, folded=True, keep=self.program.cuts)
+            bound(image)
+        images = sum(len(images) for split in (self.train, self.val) for images, _ in split)
+        sizes = [images * bound.kept[cut][0].numel() * bound.kept[cut][0].element_size() for cut in self.program.cuts]
+        return Sharing(self.program, self.origin.groups, sizes)
 
     def pack(self, folder: Path) -> Parcel:
         """Write everything into files that other processes can open.
@@ -191,12 +226,14 @@ class Scorer:
         return Parcel(digest.hexdigest(), folder)
 
 
-def score(parcel: Parcel, plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look] = ()) -> Score:
-    """Score a candidate in a process that opens the parcel when it is first asked."""
+def scores(
+    parcel: Parcel, plans: Sequence[PruningPlan], dtype: torch.dtype, looks: Sequence[Sequence[Look]]
+) -> list[Score]:
+    """Score candidates in a process that opens the parcel when it is first asked."""
     scorer = unpack(parcel)
     if torch.get_num_threads() != scorer.origin.threads:  # a setting of each thread of a process
         torch.set_num_threads(scorer.origin.threads)
-    return scorer.score(plan, dtype, looks)
+    return scorer.scores(plans, dtype, looks)
 
 
 @functools.lru_cache(maxsize=2)

@@ -123,9 +123,7 @@ def _refuse_beside_resume(context: click.Context) -> None:
     """A run goes on as it was started: what else is said on the command line would be lost in silence."""
     for parameter in context.command.params:
         name = str(parameter.name)
-        if (
-            name not in ("resume", "as_json", "workers", "scheduler")
-            and context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        ):
+        said = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if said and name not in RESUMES_WITH:
             shown = parameter.opts[0] if isinstance(parameter, click.Option) else "PROBLEM.yaml"
             raise click.UsageError(f"--resume goes on as the run was started: drop {shown}", context)

@@ -68,7 +68,8 @@ def open_judge(
         executor.send(bench.parcel)
     facts = facts_of(bench.problem, bench.data, bench.task, bench.dense, bench.scorer)
     sizes = [len(images) for images, _ in bench.scorer.val] if bench.scorer.counts else []
-    fast = AccuracyJudge(bench.parcel, facts, bench.dtype or torch.float32, sizes, executor, accuracies)
+    told = (sizes, executor, accuracies, bench.scorer.sharing)
+    fast = AccuracyJudge(bench.parcel, facts, bench.dtype or torch.float32, *told)
     exact, near = _dense_metrics(fast, bench)
     moved, noise = abs(near - exact), _noise(exact, sum(sizes))
     name = bench.task.metric.name
@@ -82,7 +83,7 @@ def open_judge(
         return fast
     console.warn(f"bfloat16 would move the dense {name} by {moved:.4f} (noise {noise:.4f}): scoring in float32")
     bench.exact = True
-    return AccuracyJudge(bench.parcel, facts, torch.float32, sizes, executor, accuracies)
+    return AccuracyJudge(bench.parcel, facts, torch.float32, *told)
 
 
 def _dense_metrics(judge: AccuracyJudge, bench: Workbench) -> tuple[float, float]:
