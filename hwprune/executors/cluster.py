@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -34,7 +35,7 @@ class Cluster(Team):
                 f"no Dask scheduler answers at {address!r} ({error}): start 'dask scheduler' there, or correct it"
             ) from error
         self._threads = threads
-        self._sent: set[str] = set()
+        self._sent: dict[str, str] = {}
         self._executor = self._client.get_executor(pure=False)
 
     @property
@@ -67,21 +68,22 @@ class Cluster(Team):
         """
         if parcel.key in self._sent:
             return
+        name = f"hwprune-{uuid.uuid4().hex}"
         try:
-            self._client.register_plugin(ParcelPlugin(parcel, self._threads), name=parcel.key)
+            self._client.register_plugin(ParcelPlugin(parcel, self._threads), name=name)
         except Exception as error:  # whatever a worker raises comes back as it is
             raise ConfigError(
                 f"a Dask worker cannot take weights and images ({type(error).__name__}: {error}): "
                 "install the same hwprune on every worker, and free some disk there"
             ) from error
-        self._sent.add(parcel.key)
+        self._sent[parcel.key] = name
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take leave of the cluster, which goes on."""
         self._executor.shutdown(wait and not cancel_futures)
         with contextlib.suppress(Exception):  # a cluster that is gone needs no farewell
-            for key in self._sent:
-                self._client.unregister_worker_plugin(key)
+            for name in self._sent.values():
+                self._client.unregister_worker_plugin(name)
         self._client.close()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, InvalidStateError
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class Parcel:
 
 #: Folders of the parcels that came from another machine.
 _received: dict[str, Path] = {}
+
+#: How many searches have sent each of them.
+_receipts: Counter[str] = Counter()
 
 
 class Team(Executor):
@@ -84,17 +88,18 @@ def fail(outer: Future[Any], error: Exception) -> None:
         outer.set_exception(error)
 
 
-def receive(key: str, files: Mapping[str, bytes], folder: str | None) -> Path:
-    """Lay the files of a parcel from another machine into a folder of their own."""
-    path = Path(tempfile.mkdtemp(prefix="hwprune-", dir=folder))
-    for name, content in files.items():
-        (path / name).write_bytes(content)
-    _received[key] = path
-    return path
+def receive(key: str, files: Mapping[str, bytes], folder: str | None) -> None:
+    """Lay the files of a parcel from another machine into a folder of their own, unless they are there."""
+    _receipts[key] += 1
+    if key not in _received:
+        path = Path(tempfile.mkdtemp(prefix="hwprune-", dir=folder))
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+        _received[key] = path
 
 
 def drop(key: str) -> None:
-    """Remove the files of a received parcel."""
-    path = _received.pop(key, None)
-    if path is not None:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove the files of a received parcel when nobody who sent it needs them any longer."""
+    _receipts[key] -= 1
+    if _receipts[key] == 0:
+        shutil.rmtree(_received.pop(key), ignore_errors=True)
