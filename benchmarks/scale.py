@@ -104,7 +104,7 @@ def _dask(bench: Workbench, plans: Sequence[PruningPlan]) -> float | None:
 
 
 def _scored_s(bench: Workbench, plans: Sequence[PruningPlan], executor: Executor, size: int) -> float:
-    """Seconds to score the plans by workers that have scored before: how long one takes to start is another question."""
+    """Seconds to score the plans by workers that have scored before: starting is another question."""
     judge = open_judge(bench, executor, None, Silent())
     assert judge is not None
     list(judge.scores(plans[: 2 * size], [np.inf] * 2 * size))

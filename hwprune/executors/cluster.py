@@ -15,6 +15,9 @@ from hwprune.errors import ConfigError
 from hwprune.executors import team
 from hwprune.executors.team import P, Parcel, T, Team, fail, settle
 
+#: How long a scheduler may take to answer.
+CONNECT_S = 20.0
+
 
 class Cluster(Team):
     """A Dask cluster; calls of a worker that is lost are run by the others.
@@ -29,7 +32,7 @@ class Cluster(Team):
 
     def __init__(self, address: str, threads: int) -> None:
         try:
-            self._client = Client(address, timeout="20s", set_as_default=False)
+            self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise ConfigError(
                 f"no Dask scheduler answers at {address!r} ({error}): start 'dask scheduler' there, or correct it"
@@ -41,7 +44,7 @@ class Cluster(Team):
     @property
     def size(self) -> int:  # type: ignore[override]
         """Threads of all workers, at this moment."""
-        return max(1, sum(self._client.nthreads().values()))
+        return max(1, sum(int(threads) for threads in self._client.nthreads().values()))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """See :meth:`concurrent.futures.Executor.submit`; ``RuntimeError`` where its worker dies every time."""

@@ -17,6 +17,7 @@ from hwprune.executors import Team, open_team
 from hwprune.experiments.progress import Console
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
+from hwprune.records import Score
 from hwprune.store.accuracies import Accuracies
 
 
@@ -69,31 +70,25 @@ def open_judge(
     facts = facts_of(bench.problem, bench.data, bench.task, bench.dense, bench.scorer)
     sizes = [len(images) for images, _ in bench.scorer.val] if bench.scorer.counts else []
     told = (sizes, executor, accuracies, bench.scorer.sharing)
-    fast = AccuracyJudge(bench.parcel, facts, bench.dtype or torch.float32, *told)
-    exact, near = _dense_metrics(fast, bench)
-    moved, noise = abs(near - exact), _noise(exact, sum(sizes))
-    name = bench.task.metric.name
+    judge = AccuracyJudge(bench.parcel, facts, bench.dtype or torch.float32, *told)
+    dense, name = PruningPlan.dense(bench.groups), bench.task.metric.name
+    exact = _metric(next(judge.exact([dense])))
     console.info(f"the dense network: {name} {exact:.4f} on the validation split")
     if bench.dtype is None or bench.problem.evaluation.dtype != "auto":
-        return fast
+        return judge
+    moved, noise = abs(_metric(next(judge.scores([dense], [math.inf]))) - exact), _noise(exact, sum(sizes))
     if moved <= noise:
-        console.info(
-            f"candidates are scored in bfloat16, which moves the dense {name} by {moved:.4f} (noise {noise:.4f})"
-        )
-        return fast
+        console.info(f"scoring in bfloat16, which moves the dense {name} by {moved:.4f} (noise {noise:.4f})")
+        return judge
     console.warn(f"bfloat16 would move the dense {name} by {moved:.4f} (noise {noise:.4f}): scoring in float32")
     bench.exact = True
     return AccuracyJudge(bench.parcel, facts, torch.float32, *told)
 
 
-def _dense_metrics(judge: AccuracyJudge, bench: Workbench) -> tuple[float, float]:
-    """Metric of the dense network in float32, and in the judge's own format."""
-    plans = [PruningPlan.dense(bench.groups)]
-    found = [*judge.exact(plans), *judge.scores(plans, [math.inf])]
-    for score in found:
-        if score.metric is None:
-            raise HwpruneError(f"the dense network cannot be scored ({score.error}): check network, weights and data")
-    return tuple(float(score.metric or 0) for score in found)  # type: ignore[return-value]
+def _metric(score: Score) -> float:
+    if score.metric is None:
+        raise HwpruneError(f"the dense network cannot be scored ({score.error}): check network, weights and data")
+    return score.metric
 
 
 def _noise(metric: float, images: int) -> float:
