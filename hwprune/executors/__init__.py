@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Iterator
 
 from hwprune.errors import ConfigError
-from hwprune.executors.processes import Processes, threads_for
+from hwprune.executors.processes import Forked, Processes, threads_for
 from hwprune.executors.team import Alone, Parcel, Team, size_of
 
-__all__ = ["Alone", "Parcel", "Processes", "Team", "open_team", "size_of", "threads_for"]
+__all__ = ["Alone", "Forked", "Parcel", "Processes", "Team", "open_team", "size_of", "threads_for"]
 
 
 @contextlib.contextmanager

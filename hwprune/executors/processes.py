@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from hwprune.executors.team import P, T, Team, fail, settle
 
@@ -81,6 +82,28 @@ class Processes(Team):
         with self._lock:
             if self._pool is broken and not self._closed:
                 self._pool = self._open()
+
+
+class Forked(Team):
+    """Copies of this process, made for one :meth:`map` and gone with it: nothing is imported again in them.
+
+    For libraries that take longer to import than their work takes, and that keep no threads.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """The call's future, done."""
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            return pool.submit(fn, *args, **kwargs)
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """See :meth:`concurrent.futures.Executor.map`."""
+        with ProcessPoolExecutor(self.size, multiprocessing.get_context("fork")) as pool:
+            yield from pool.map(fn, *iterables, timeout=timeout, chunksize=chunksize)
 
 
 def threads_for(workers: int, wanted: int) -> int:
