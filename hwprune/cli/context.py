@@ -61,10 +61,14 @@ overrides_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the config."
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that score candidates."
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes on this machine that share the work.",
 )
 scheduler_option = click.option(
-    "--scheduler", metavar="ADDRESS", help="Score on a Dask cluster instead, by its scheduler: tcp://HOST:PORT."
+    "--scheduler", metavar="ADDRESS", help="Share it among the workers of a Dask cluster instead: tcp://HOST:PORT."
 )
 problem_argument = click.argument("problem_path", metavar="PROBLEM.yaml", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
