@@ -47,7 +47,7 @@ def scorer_of(problem: Problem, data: Data, task: Task, dense: nn.Module, groups
         digest=data.digest,
         normalization=data.normalization,
     )
-    return Scorer(Origin(problem.network, problem.task, bare, groups, settings.threads), dense, train, val)
+    return Scorer(Origin(problem.network, problem.task, bare, groups), dense, train, val)
 
 
 def _shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:

@@ -59,14 +59,12 @@ class Origin:
         task: as the problem names it.
         data: the data set's facts; its splits hold no images.
         groups: what can be pruned.
-        threads: of torch.
     """
 
     network: Mapping[str, Any]
     task: Mapping[str, Any]
     data: Data
     groups: Groups
-    threads: int
 
 
 @dataclass
@@ -230,10 +228,7 @@ def scores(
     parcel: Parcel, plans: Sequence[PruningPlan], dtype: torch.dtype, looks: Sequence[Sequence[Look]]
 ) -> list[Score]:
     """Score candidates in a process that opens the parcel when it is first asked."""
-    scorer = unpack(parcel)
-    if torch.get_num_threads() != scorer.origin.threads:  # a setting of each thread of a process
-        torch.set_num_threads(scorer.origin.threads)
-    return scorer.scores(plans, dtype, looks)
+    return unpack(parcel).scores(plans, dtype, looks)
 
 
 @functools.lru_cache(maxsize=2)

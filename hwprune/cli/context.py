@@ -65,7 +65,7 @@ workers_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes on this machine that share the work.",
+    help="Processes that share the work.",
 )
 scheduler_option = click.option(
     "--scheduler", metavar="ADDRESS", help="Share it among the workers of a Dask cluster instead: tcp://HOST:PORT."

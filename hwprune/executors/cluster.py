@@ -49,7 +49,7 @@ class Cluster(Team):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """See :meth:`concurrent.futures.Executor.submit`; ``RuntimeError`` where its worker dies every time."""
         outer: Future[T] = Future()
-        inner: Future[T] = self._executor.submit(fn, *args, **kwargs)
+        inner: Future[T] = self._executor.submit(_run, self._threads, fn, *args, **kwargs)
 
         def ended(inner: Future[T]) -> None:
             if inner.cancelled():
@@ -73,7 +73,7 @@ class Cluster(Team):
             return
         name = f"hwprune-{uuid.uuid4().hex}"
         try:
-            self._client.register_plugin(ParcelPlugin(parcel, self._threads), name=name)
+            self._client.register_plugin(ParcelPlugin(parcel), name=name)
         except Exception as error:  # whatever a worker raises comes back as it is
             raise ConfigError(
                 f"a Dask worker cannot take weights and images ({type(error).__name__}: {error}): "
@@ -95,20 +95,23 @@ class ParcelPlugin(WorkerPlugin):  # type: ignore[misc]
 
     Args:
         parcel: what is sent.
-        threads: of torch for each call.
     """
 
-    def __init__(self, parcel: Parcel, threads: int) -> None:
+    def __init__(self, parcel: Parcel) -> None:
         self.key = parcel.key
-        self.threads = threads
         self.files = {path.name: path.read_bytes() for path in parcel.folder.iterdir()}
 
     def setup(self, worker: Worker) -> None:
         """Called by each worker, once."""
-        torch.set_num_threads(self.threads)
         team.receive(self.key, self.files, worker.local_directory)
         self.files = {}
 
     def teardown(self, worker: Worker) -> None:
         """Called when the search or the worker ends."""
         team.drop(self.key)
+
+
+def _run(threads: int, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function on a worker; how many threads torch takes is a setting of each of the worker's own threads."""
+    torch.set_num_threads(threads)
+    return fn(*args, **kwargs)
