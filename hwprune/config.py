@@ -180,7 +180,7 @@ class EvaluationSettings(Section):
             searches with other seeds share accuracies.
     """
 
-    bn_images: int = Field(default=1280, ge=0)
+    bn_images: int = Field(default=512, ge=0)
     val_images: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default_factory=_threads, ge=1)

@@ -86,6 +86,7 @@ def search(
         "device_name": device_name,
         "method": method,
         "method_settings": settings,
+        "crew": Crew(workers, scheduler),
     }
     if dry_run:
         plan = asdict(run.dry_run(problem, **chosen))
@@ -96,7 +97,6 @@ def search(
         runs_folder=runs_folder,
         max_age_s=0.0 if remeasure else None if max_age_h is None else max_age_h * 3600,
         console=session.console,
-        crew=Crew(workers, scheduler),
     )
     return show_run(session, report.folder, as_json)
 

@@ -63,7 +63,8 @@ class DryRun:
 
     Attributes:
         evaluations: true evaluations.
-        seconds_an_evaluation: wall time of one, as just measured on the dense network.
+        seconds_an_evaluation: wall time of one, as just measured on a candidate that sees the whole split, shared by
+            all processes on this machine.
         device_minutes: time on the device, a missing profile included.
         wall_minutes: everything together.
         profiled: the device has a latency model for this network.
@@ -167,9 +168,15 @@ def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE
 
 
 def dry_run(
-    problem: Problem, *, home: Home, device_name: str, method: str, method_settings: Mapping[str, Any]
+    problem: Problem,
+    *,
+    home: Home,
+    device_name: str,
+    method: str,
+    method_settings: Mapping[str, Any],
+    crew: Crew = ALONE,
 ) -> DryRun:
-    """Say what a search would cost; one accuracy evaluation is made, the device is left alone.
+    """Say what a search would cost; one candidate is evaluated, twice, and the device is left alone.
 
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
@@ -183,12 +190,11 @@ def dry_run(
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
     check_feasible(told, ranges)
-    bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
+    half = bench.plan(np.maximum(1, bench.groups.sizes // 2))
+    bench.accuracy(half)  # decodes and keeps the images
     started = time.perf_counter()
-    bench.accuracy(bench.plan(bench.groups.sizes))
-    if bench.batchnorm is not None:
-        bench.batchnorm(bench.slicer.cut(bench.plan(bench.groups.sizes)), bench.dtype)
-    seconds = time.perf_counter() - started
+    bench.accuracy(half)
+    seconds = (time.perf_counter() - started) / crew.workers
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
     if problem.latency_source == "device":
         device_minutes += problem.budget.evaluations / 60
