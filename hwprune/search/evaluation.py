@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from hwprune.errors import HwpruneError
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
+from hwprune.search.compute import Compute, Part
 from hwprune.search.journal import Journal
-from hwprune.search.problem import CANDIDATE_FAILURES, SearchProblem
+from hwprune.search.problem import CANDIDATE_FAILURES, Plan, SearchProblem
 
 IntArray = npt.NDArray[np.int64]
 
@@ -81,11 +83,14 @@ class SearchContext:
         problem: what is searched.
         budget: true evaluations that may be spent; one is one accuracy evaluation of a distinct plan, failed or not.
             The argument ``minutes`` bounds the time that they take, too.
+        passes: multiply-adds that may be spent, in passes of the dense network over the validation images; as many as
+            ``budget`` evaluations of the dense network take, unless the argument ``dense_passes`` says otherwise.
         random_state: the only source of randomness.
         archive: every true evaluation so far.
         spent: true evaluations so far.
+        compute: multiply-adds so far, of true evaluations and of what a method evaluates or trains beside them.
         repeated: requests for plans that were evaluated before; they are free.
-        evaluating_s: wall time spent in true evaluations.
+        evaluating_s: wall time spent in true evaluations, and in parts of the search.
     """
 
     def __init__(
@@ -98,11 +103,16 @@ class SearchContext:
         progress: Callable[[Progress], None] | None = None,
         report: Callable[[Generation], None] | None = None,
         minutes: float | None = None,
+        dense_passes: float | None = None,
+        working: Callable[[float, str], None] | None = None,
     ) -> None:
         self.problem = problem
         self.budget = budget
         self.random_state = random_state
         self.archive = Archive(problem.objectives, problem.bounds)
+        self._dense_passes = problem.passes(problem.plan(problem.space.sizes))
+        self.passes = budget * self._dense_passes if dense_passes is None else dense_passes
+        self.compute = Compute()
         self.spent = 0
         self.repeated = 0
         self.evaluating_s = 0.0
@@ -110,6 +120,7 @@ class SearchContext:
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
+        self._working = working or (lambda passes, note: None)
         self._known: dict[str, Evaluation] = {}
         self._asked: set[bytes] = set()
         self._marked = (time.perf_counter(), 0.0)
@@ -118,6 +129,16 @@ class SearchContext:
     def remaining(self) -> int:
         """True evaluations that are left."""
         return self.budget - self.spent
+
+    @property
+    def passes_left(self) -> float:
+        """Multiply-adds that are left, in passes of the dense network over the validation images."""
+        return self.passes - self.compute.total
+
+    @property
+    def affordable(self) -> int:
+        """True evaluations that the budget still holds, if each costs what the dense network's does."""
+        return min(self.remaining, int(self.passes_left / self._dense_passes + 1e-6))
 
     def seen(self, widths: IntArray) -> npt.NDArray[np.bool_]:
         """``(n,)`` mask of the ``(n, G)`` widths that were asked for before, and so cost nothing and tell nothing."""
@@ -135,8 +156,42 @@ class SearchContext:
             BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
         """
         rows = np.ascontiguousarray(widths, np.int64)
-        self._measure_ahead(rows)
-        return [self._evaluate(row, origin, generation) for row in rows]
+        return self.evaluate_plans([self.problem.plan(row) for row in rows], origin, generation)
+
+    def evaluate_plans(self, plans: Sequence[Plan], origin: str, generation: int) -> list[Evaluation]:
+        """Evaluate plans truly that need not be those of widths alone, each distinct one once.
+
+        Raises:
+            BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
+        """
+        self._measure_ahead(plans)
+        return [self._evaluate(plan, origin, generation) for plan in plans]
+
+    def part(self, name: str, work: Callable[[], Part]) -> dict[str, Any]:
+        """Do a part of the search that is no true evaluation; a resumed run is told by the journal what it found.
+
+        ``work`` must not draw from :attr:`random_state`: it is not called where the journal answers.
+
+        Raises:
+            BudgetExhausted: nothing is left to spend on it.
+        """
+        self._check_budget()
+        found = self._journal.part(name)
+        if found is None:
+            started = time.perf_counter()
+            part = work()
+            seconds = time.perf_counter() - started
+            self.evaluating_s += seconds
+            found = {"found": dict(part.data), "compute": asdict(part.compute), "seconds": seconds}
+            self._journal.add_part(name, found)
+        self.compute += Compute(**found["compute"])
+        self._seconds_left -= found["seconds"]
+        data: dict[str, Any] = found["found"]
+        return data
+
+    def tell(self, passes: float, note: str) -> None:
+        """Let the user know that a part of the search has spent ``passes`` more, and what it is at."""
+        self._working(passes, note)
 
     def rows(self, evaluations: list[Evaluation]) -> IntArray:
         """Rows of the archive that hold ``evaluations``; failed ones have none."""
@@ -195,11 +250,16 @@ class SearchContext:
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
 
-    def _measure_ahead(self, rows: IntArray) -> None:
+    def _check_budget(self) -> None:
+        # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
+        if self.spent >= self.budget or self.passes_left < 1e-6 * self.passes or self._seconds_left <= 0:
+            raise BudgetExhausted
+
+    def _measure_ahead(self, asked: Sequence[Plan]) -> None:
         """Have the plans measured that are about to be evaluated truly."""
         if self.problem.measure_ahead is None or self._seconds_left <= 0:
             return
-        plans = {plan.key: plan for plan in map(self.problem.plan, rows)}
+        plans = {plan.key: plan for plan in asked}
         new = [plan for key, plan in plans.items() if key not in self._known and not self._journal.evaluation(key)]
         started = time.perf_counter()
         with contextlib.suppress(*CANDIDATE_FAILURES):  # the candidate that fails will fail again, and be told apart
@@ -208,14 +268,13 @@ class SearchContext:
         self.evaluating_s += elapsed_s
         self._seconds_left -= elapsed_s
 
-    def _evaluate(self, widths: IntArray, origin: str, generation: int) -> Evaluation:
-        plan = self.problem.plan(widths)
+    def _evaluate(self, plan: Plan, origin: str, generation: int) -> Evaluation:
         known = self._known.get(plan.key)
         if known is not None:
             self.repeated += 1
             return known
-        if self.spent >= self.budget or self._seconds_left <= 0:
-            raise BudgetExhausted
+        self._check_budget()
+        widths = np.array(plan.widths, np.int64)
         recorded = self._journal.evaluation(plan.key)
         evaluation = recorded
         if evaluation is None:
@@ -226,8 +285,9 @@ class SearchContext:
         self._seconds_left -= evaluation.seconds  # as recorded, so that a resumed run ends where this one would
         self._known[plan.key] = evaluation
         self._asked.add(widths.tobytes())
-        self.archive.add(evaluation)
+        self.archive.add(evaluation, plan)
         self.spent += 1
+        self.compute += Compute(self.problem.passes(plan))
         self._progress(Progress(evaluation, self.spent, self.budget, recorded is not None))
         return evaluation
 
