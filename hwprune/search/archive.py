@@ -48,6 +48,11 @@ class Archive:
         self.evaluations.append(evaluation)
         self._arrays = None
 
+    def complete(self, evaluation: Evaluation) -> None:
+        """Put an evaluation on the whole split in the place of the same candidate's on a part of it."""
+        self.evaluations[self._row[evaluation.plan_key]] = evaluation
+        self._arrays = None
+
     def row(self, plan_key: str) -> int | None:
         """Row of a plan in the arrays; None where it failed or was never evaluated."""
         return self._row.get(plan_key)
@@ -91,13 +96,42 @@ class Archive:
         """``(n,)`` constraint violations relative to the bounds, summed; 0 where all are kept."""
         return self._columns()[2]
 
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """``(n,)`` mask of the evaluations on the whole validation split; the others were given up early."""
+        return np.array([evaluation.images is None for evaluation in self.evaluations], dtype=bool)
+
+    def bar(self, costs: Mapping[str, float]) -> float:
+        """Lowest error on the whole split that a feasible evaluation has at no higher ``costs``; inf where none has.
+
+        A candidate of these costs whose error is higher is dominated.
+
+        Args:
+            costs: every minimized objective but the error, by name.
+        """
+        names = [name for name in self.objectives if name != "error"]
+        if len(names) == len(self.objectives) or not self.evaluations:
+            return float("inf")
+        others = np.array([index for index, name in enumerate(self.objectives) if name != "error"], dtype=np.int64)
+        as_cheap = (self.F[:, others] <= [costs[name] for name in names]).all(axis=1)
+        errors = self.F[:, self.objectives.index("error")]
+        return float(errors[as_cheap & (self.CV <= 0) & self.whole].min(initial=float("inf")))
+
     def values(self, name: str) -> FloatArray:
         """``(n,)`` values of one objective, minimized or only constrained."""
         return np.array([evaluation.objectives[name] for evaluation in self.evaluations], dtype=np.float64)
 
     def front_rows(self) -> IntArray:
-        """Rows of the feasible non-dominated evaluations, each objective vector once."""
-        feasible = np.flatnonzero(self.CV <= 0)
+        """Rows of the feasible non-dominated evaluations on the whole split, each objective vector once."""
+        return self._non_dominated(self.whole)
+
+    def unsettled(self) -> list[Evaluation]:
+        """Evaluations that were given up early, and that nothing dominates since latencies were revised."""
+        rows = self._non_dominated(np.ones(len(self), dtype=bool))
+        return [self.evaluations[row] for row in rows if self.evaluations[row].images is not None]
+
+    def _non_dominated(self, among: npt.NDArray[np.bool_]) -> IntArray:
+        feasible = np.flatnonzero((self.CV <= 0) & among)
         if not feasible.size:
             return feasible
         front: IntArray = feasible[moocore.is_nondominated(self.F[feasible])]

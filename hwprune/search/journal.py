@@ -25,6 +25,7 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._evaluations: dict[str, Evaluation] = {}
+        self._completions: dict[str, Evaluation] = {}
         self._refinements: dict[int, dict[str, Any]] = {}
         self._parts: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
@@ -38,6 +39,15 @@ class Journal:
         """The recorded evaluation of a plan."""
         return self._evaluations.get(plan_key)
 
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """All recorded evaluations, in their order."""
+        return list(self._evaluations.values())
+
+    def completion(self, plan_key: str) -> Evaluation | None:
+        """The recorded evaluation on the whole split of a plan that was given up early before."""
+        return self._completions.get(plan_key)
+
     def refinement(self, generation: int) -> dict[str, Any] | None:
         """What was measured after a generation; None where nothing is recorded."""
         return self._refinements.get(generation)
@@ -46,6 +56,11 @@ class Journal:
         """Record an evaluation; it is on the disk when this returns."""
         self._evaluations[evaluation.plan_key] = evaluation
         self._append({"kind": "evaluation", **asdict(evaluation)})
+
+    def add_completion(self, evaluation: Evaluation) -> None:
+        """Record the evaluation on the whole split of a plan that was given up early before."""
+        self._completions[evaluation.plan_key] = evaluation
+        self._append({"kind": "completion", **asdict(evaluation)})
 
     def add_refinement(self, generation: int, data: dict[str, Any]) -> None:
         """Record what was measured after a generation; it is on the disk when this returns."""
@@ -98,9 +113,10 @@ class Journal:
 
     def _take(self, record: dict[str, Any]) -> None:
         kind = record.pop("kind")
-        if kind == "evaluation":
+        if kind in ("evaluation", "completion"):
             evaluation = Evaluation(**{**record, "widths": tuple(record["widths"])})
-            self._evaluations[evaluation.plan_key] = evaluation
+            known = self._evaluations if kind == "evaluation" else self._completions
+            known[evaluation.plan_key] = evaluation
         elif kind == "refinement":
             self._refinements[record["generation"]] = record["data"]
         elif kind == "part":
