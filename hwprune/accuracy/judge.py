@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -32,6 +32,7 @@ class AccuracyJudge:
         executor: what scores.
         store: accuracies of earlier searches; None to know of none.
         sharing: what candidates have in common; None for nothing.
+        apart: scores plans whose weights a search has trained on, which the parcel does not hold.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class AccuracyJudge:
         executor: Executor,
         store: Accuracies | None = None,
         sharing: Sharing | None = None,
+        apart: Callable[[PruningPlan, torch.dtype, Sequence[Look]], Score] | None = None,
     ) -> None:
         self._parcel = parcel
         self._facts = dict(facts)
@@ -51,6 +53,7 @@ class AccuracyJudge:
         self._executor = executor
         self._store = store
         self._sharing = sharing
+        self._apart = apart
 
     def scores(self, plans: Sequence[PruningPlan], bars: Sequence[float]) -> Iterator[Score]:
         """Score of every plan, in their order; see :class:`hwprune.search.problem.Judge`."""
@@ -71,12 +74,15 @@ class AccuracyJudge:
         self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], dtype: torch.dtype
     ) -> Iterator[Score]:
         told = self._stored(plans, looks, dtype)
-        todo = deque(self._flights([plan for plan in plans if plan.key not in told]))
+        todo = deque(self._flights([plan for plan in plans if plan.key not in told and not plan.weights]))
         wanted = dict(zip((plan.key for plan in plans), looks, strict=True))
         running: deque[tuple[Flight, Future[list[Score]]]] = deque()
         size = size_of(self._executor)
         try:
             for plan in plans:
+                if plan.weights and plan.key not in told:
+                    assert self._apart is not None  # whose search trains weights
+                    told |= self._found((plan,), [self._apart(plan, dtype, wanted[plan.key])], dtype)
                 while plan.key not in told:
                     while todo and len(running) < (2 * size if size > 1 else 1):
                         flight = todo.popleft()
@@ -117,6 +123,10 @@ class AccuracyJudge:
             found = future.result()
         except RuntimeError as error:  # their process was killed, every time
             return {plan.key: Score(None, error=f"RuntimeError: {error}") for plan in flight}
+        return self._found(flight, found, dtype)
+
+    def _found(self, flight: Flight, found: Sequence[Score], dtype: torch.dtype) -> dict[str, Score]:
+        """Scores by plan key, kept for later searches."""
         if self._store is not None:
             scored = [(plan, score) for plan, score in zip(flight, found, strict=True) if score.metric is not None]
             rows = [Accuracy(plan.key, plan.widths, score.metric or 0.0, score.images) for plan, score in scored]

@@ -63,6 +63,8 @@ class Sharing:
 
     def common(self, one: PruningPlan, other: PruningPlan) -> int:
         """The last cut up to which two candidates are the same; -1 for none that is worth it."""
+        if (one.mask, one.weights) != (other.mask, other.weights):
+            return -1
         pairs = zip(one.kept, other.kept, self._untouched, strict=True)
         cuts = min((untouched for mine, theirs, untouched in pairs if mine != theirs), default=len(self._cuts))
         return self._cuts[cuts - 1] if cuts else -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from hwprune.accuracy.build import facts_of
 from hwprune.accuracy.judge import AccuracyJudge
+from hwprune.accuracy.scorer import Look
 from hwprune.config import Problem
 from hwprune.errors import HwpruneError
 from hwprune.executors import Team, open_team
@@ -69,7 +71,13 @@ def open_judge(
         executor.send(bench.parcel)
     facts = facts_of(bench.problem, bench.data, bench.task, bench.dense, bench.scorer)
     sizes = [len(images) for images, _ in bench.scorer.val] if bench.scorer.counts else []
-    told = (sizes, executor, accuracies, bench.scorer.sharing)
+
+    def apart(plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look]) -> Score:
+        scorer = bench.scorer_for(plan)
+        assert scorer is not None  # the bench has one
+        return scorer.score(plan, dtype, looks)
+
+    told = (sizes, executor, accuracies, bench.scorer.sharing, apart)
     judge = AccuracyJudge(bench.parcel, facts, bench.dtype or torch.float32, *told)
     dense, name = PruningPlan.dense(bench.groups), bench.task.metric.name
     exact = _metric(next(judge.exact([dense])))
@@ -81,7 +89,7 @@ def open_judge(
         console.info(f"scoring in bfloat16, which moves the dense {name} by {moved:.4f} (noise {noise:.4f})")
         return judge
     console.warn(f"bfloat16 would move the dense {name} by {moved:.4f} (noise {noise:.4f}): scoring in float32")
-    bench.exact = True
+    bench.float32 = True
     return AccuracyJudge(bench.parcel, facts, torch.float32, *told)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import moocore
 import numpy as np
@@ -31,16 +32,18 @@ class Archive:
         self.evaluations: list[Evaluation] = []
         self.failures: list[Evaluation] = []
         self._row: dict[str, int] = {}
+        self._plans: dict[str, Any] = {}
         self._arrays: tuple[IntArray, FloatArray, FloatArray] | None = None
 
     def __len__(self) -> int:
         return len(self.evaluations)
 
-    def add(self, evaluation: Evaluation) -> None:
-        """Keep one more evaluation."""
+    def add(self, evaluation: Evaluation, plan: Any = None) -> None:
+        """Keep one more evaluation, and the plan that was evaluated."""
         if evaluation.error is not None:
             self.failures.append(evaluation)
             return
+        self._plans[evaluation.plan_key] = plan
         self._row[evaluation.plan_key] = len(self.evaluations)
         self.evaluations.append(evaluation)
         self._arrays = None
@@ -53,6 +56,22 @@ class Archive:
     def row(self, plan_key: str) -> int | None:
         """Row of a plan in the arrays; None where it failed or was never evaluated."""
         return self._row.get(plan_key)
+
+    def plan(self, plan_key: str) -> Any:
+        """The plan of an evaluation that succeeded.
+
+        Raises:
+            KeyError: there is none of this key, or it was dropped.
+        """
+        return self._plans[plan_key]
+
+    def drop_dominated_plans(self) -> None:
+        """Forget the plans of dominated evaluations: where a plan is a million bits, only those of the front are kept.
+
+        Only for searches whose objectives are never revised.
+        """
+        front = {self.evaluations[row].plan_key for row in self.front_rows()}
+        self._plans = {key: plan for key, plan in self._plans.items() if key in front}
 
     def revise(self, name: str, values: FloatArray) -> None:
         """Replace one objective of all evaluations by ``(n,)`` values, after its model has learnt more."""

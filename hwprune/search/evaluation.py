@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from hwprune.errors import HwpruneError
 from hwprune.records import Evaluation, Score
 from hwprune.search.archive import Archive
+from hwprune.search.compute import Compute, Part
 from hwprune.search.journal import Journal
 from hwprune.search.problem import CANDIDATE_FAILURES, Plan, SearchProblem
 
@@ -84,13 +86,16 @@ class SearchContext:
         problem: what is searched.
         budget: true evaluations that may be spent; one is one accuracy evaluation of a distinct plan, failed or not.
             The argument ``minutes`` bounds the time that they take, too.
+        passes: multiply-adds that may be spent, in passes of the dense network over the validation images; as many as
+            ``budget`` evaluations of the dense network take, unless the argument ``dense_passes`` says otherwise.
         random_state: the only source of randomness.
         archive: every true evaluation so far.
         spent: true evaluations so far.
+        compute: multiply-adds so far, of true evaluations and of what a method evaluates or trains beside them.
         repeated: requests for plans that were evaluated before; they are free.
         stored: true evaluations whose metric was known from an earlier search: they count, and take no time.
         given_up: candidates that were surely dominated before they had seen the whole validation split.
-        evaluating_s: wall time spent in true evaluations.
+        evaluating_s: wall time spent in true evaluations, and in parts of the search.
     """
 
     def __init__(
@@ -103,11 +108,16 @@ class SearchContext:
         progress: Callable[[Progress], None] | None = None,
         report: Callable[[Generation], None] | None = None,
         minutes: float | None = None,
+        dense_passes: float | None = None,
+        working: Callable[[float, str], None] | None = None,
     ) -> None:
         self.problem = problem
         self.budget = budget
         self.random_state = random_state
         self.archive = Archive(problem.objectives, problem.bounds)
+        self._dense_passes = problem.passes(problem.plan(problem.space.sizes))
+        self.passes = budget * self._dense_passes if dense_passes is None else dense_passes
+        self.compute = Compute()
         self.spent = 0
         self.repeated = 0
         self.stored = 0
@@ -117,6 +127,7 @@ class SearchContext:
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
+        self._working = working or (lambda passes, note: None)
         self._known: dict[str, Evaluation] = {}
         self._asked: set[bytes] = set()
         self._marked = (time.perf_counter(), 0.0)
@@ -125,6 +136,16 @@ class SearchContext:
     def remaining(self) -> int:
         """True evaluations that are left."""
         return self.budget - self.spent
+
+    @property
+    def passes_left(self) -> float:
+        """Multiply-adds that are left, in passes of the dense network over the validation images."""
+        return self.passes - self.compute.total
+
+    @property
+    def affordable(self) -> int:
+        """True evaluations that the budget still holds, if each costs what the dense network's does."""
+        return min(self.remaining, int(self.passes_left / self._dense_passes + 1e-6))
 
     def seen(self, widths: IntArray) -> npt.NDArray[np.bool_]:
         """``(n,)`` mask of the ``(n, G)`` widths that were asked for before, and so cost nothing and tell nothing."""
@@ -142,11 +163,44 @@ class SearchContext:
             BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
         """
         rows = np.ascontiguousarray(widths, np.int64)
-        plans = [self.problem.plan(row) for row in rows]
-        new = self._new(plans, rows)
-        self._measure_ahead([plan for plan, _ in new])
+        return self.evaluate_plans([self.problem.plan(row) for row in rows], origin, generation)
+
+    def evaluate_plans(self, plans: Sequence[Plan], origin: str, generation: int) -> list[Evaluation]:
+        """Evaluate plans truly that need not be those of widths alone, each distinct one once.
+
+        Raises:
+            BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
+        """
+        new = self._new(plans)
+        self._measure_ahead(new)
         with contextlib.closing(self._evaluations(new, origin, generation)) as made:
             return [self._take(plan, made) for plan in plans]
+
+    def part(self, name: str, work: Callable[[], Part]) -> dict[str, Any]:
+        """Do a part of the search that is no true evaluation; a resumed run is told by the journal what it found.
+
+        ``work`` must not draw from :attr:`random_state`: it is not called where the journal answers.
+
+        Raises:
+            BudgetExhausted: nothing is left to spend on it.
+        """
+        self._check_budget()
+        found = self._journal.part(name)
+        if found is None:
+            started = time.perf_counter()
+            part = work()
+            seconds = time.perf_counter() - started
+            self.evaluating_s += seconds
+            found = {"found": dict(part.data), "compute": asdict(part.compute), "seconds": seconds}
+            self._journal.add_part(name, found)
+        self.compute += Compute(**found["compute"])
+        self._seconds_left -= found["seconds"]
+        data: dict[str, Any] = found["found"]
+        return data
+
+    def tell(self, passes: float, note: str) -> None:
+        """Let the user know that a part of the search has spent ``passes`` more, and what it is at."""
+        self._working(passes, note)
 
     def recall(self) -> list[Evaluation]:
         """Take over, at no cost to the budget, what earlier searches of this network found out, on any device.
@@ -165,7 +219,7 @@ class SearchContext:
                     known.append(problem.evaluation(plan, row, costs, score, RECALLED, 0, 0.0))
                     self._journal.add_evaluation(known[-1])
         for evaluation in known:
-            self._remember(evaluation)
+            self._remember(evaluation, problem.plan(np.array(evaluation.widths, dtype=np.int64)))
         return known
 
     def rows(self, evaluations: list[Evaluation]) -> IntArray:
@@ -225,16 +279,18 @@ class SearchContext:
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
 
-    def _new(self, plans: Sequence[Plan], rows: IntArray) -> list[tuple[Plan, IntArray]]:
+    def _check_budget(self) -> None:
+        # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
+        if self.spent >= self.budget or self.passes_left < 1e-6 * self.passes or self._seconds_left <= 0:
+            raise BudgetExhausted
+
+    def _new(self, plans: Sequence[Plan]) -> list[Plan]:
         """Plans that must be evaluated, each once, as far as the budget reaches."""
         if self._seconds_left <= 0:
             return []
-        unknown: dict[str, tuple[Plan, IntArray]] = {}
-        for plan, row in zip(plans, rows, strict=True):
-            if plan.key not in self._known:
-                unknown.setdefault(plan.key, (plan, row))
+        unknown = {plan.key: plan for plan in plans if plan.key not in self._known}
         reached = list(unknown.values())[: self.remaining]
-        return [(plan, row) for plan, row in reached if self._journal.evaluation(plan.key) is None]
+        return [plan for plan in reached if self._journal.evaluation(plan.key) is None]
 
     def _measure_ahead(self, plans: Sequence[Plan]) -> None:
         """Have the plans measured that are about to be evaluated truly."""
@@ -247,16 +303,15 @@ class SearchContext:
         self.evaluating_s += elapsed_s
         self._seconds_left -= elapsed_s
 
-    def _evaluations(
-        self, new: Sequence[tuple[Plan, IntArray]], origin: str, generation: int
-    ) -> Generator[Evaluation, None, None]:
+    def _evaluations(self, new: Sequence[Plan], origin: str, generation: int) -> Generator[Evaluation, None, None]:
         """Evaluate plans truly; which of them may be given up early was settled before the first."""
         problem, started = self.problem, time.perf_counter()
-        costs = [problem.costs_of(plan, row) for plan, row in new]
+        rows = [np.array(plan.widths, dtype=np.int64) for plan in new]
+        costs = [problem.costs_of(plan, row) for plan, row in zip(new, rows, strict=True)]
         sound = [index for index, (_, reason) in enumerate(costs) if reason is None]
         bars = [self.archive.bar(costs[index][0]) for index in sound]
-        scores = problem.scores([new[index][0] for index in sound], bars)
-        for (plan, row), (values, reason) in zip(new, costs, strict=True):
+        scores = problem.scores([new[index] for index in sound], bars)
+        for plan, row, (values, reason) in zip(new, rows, costs, strict=True):
             score = next(scores) if reason is None else Score(None, error=reason)
             now = time.perf_counter()
             yield problem.evaluation(plan, row, values, score, origin, generation, now - started)
@@ -267,8 +322,7 @@ class SearchContext:
         if known is not None:
             self.repeated += 1
             return known
-        if self.spent >= self.budget or self._seconds_left <= 0:
-            raise BudgetExhausted
+        self._check_budget()
         recorded = self._journal.evaluation(plan.key)
         evaluation = recorded or next(made)
         if recorded is None:
@@ -278,14 +332,15 @@ class SearchContext:
         self.spent += 1
         self.stored += evaluation.stored
         self.given_up += evaluation.images is not None
-        self._remember(evaluation)
+        self.compute += Compute(self.problem.passes(plan))
+        self._remember(evaluation, plan)
         self._progress(Progress(evaluation, self.spent, self.budget, recorded is not None))
         return evaluation
 
-    def _remember(self, evaluation: Evaluation) -> None:
+    def _remember(self, evaluation: Evaluation, plan: Plan) -> None:
         self._known[evaluation.plan_key] = evaluation
         self._asked.add(np.array(evaluation.widths, dtype=np.int64).tobytes())
-        self.archive.add(evaluation)
+        self.archive.add(evaluation, plan)
 
     def _settle(self) -> None:
         """Let candidates that were given up, and that a revised latency brought to the front, see the whole split."""
@@ -306,7 +361,7 @@ class SearchContext:
 
     def _again(self, found: Evaluation) -> Evaluation:
         widths = np.array(found.widths, dtype=np.int64)
-        return self.problem.evaluate(self.problem.plan(widths), widths, found.origin, found.generation)
+        return self.problem.evaluate(self.archive.plan(found.plan_key), widths, found.origin, found.generation)
 
     def _refine(self, generation: int) -> None:
         refiner = self.problem.refiner

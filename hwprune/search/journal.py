@@ -13,7 +13,7 @@ from hwprune.records import Evaluation
 
 
 class Journal:
-    """Append-only file of evaluations and refinements; what it holds is never paid for again.
+    """Append-only file of evaluations, refinements and parts; what it holds is never paid for again.
 
     A search is resumed by running it again from its start: it asks for the same candidates, and the journal answers
     for those that it knows.
@@ -27,6 +27,7 @@ class Journal:
         self._evaluations: dict[str, Evaluation] = {}
         self._completions: dict[str, Evaluation] = {}
         self._refinements: dict[int, dict[str, Any]] = {}
+        self._parts: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
         if path is not None:
             self._read(path)
@@ -65,6 +66,15 @@ class Journal:
         """Record what was measured after a generation; it is on the disk when this returns."""
         self._refinements[generation] = data
         self._append({"kind": "refinement", "generation": generation, "data": data})
+
+    def part(self, name: str) -> dict[str, Any] | None:
+        """What a part of the search has found; None where nothing is recorded."""
+        return self._parts.get(name)
+
+    def add_part(self, name: str, data: dict[str, Any]) -> None:
+        """Record what a part of the search has found; it is on the disk when this returns."""
+        self._parts[name] = data
+        self._append({"kind": "part", "name": name, "data": data})
 
     def close(self) -> None:
         """Close the file."""
@@ -109,5 +119,7 @@ class Journal:
             known[evaluation.plan_key] = evaluation
         elif kind == "refinement":
             self._refinements[record["generation"]] = record["data"]
+        elif kind == "part":
+            self._parts[record["name"]] = record["data"]
         else:
             raise ValueError(f"unknown kind {kind!r}")

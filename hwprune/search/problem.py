@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from hwprune.search.archive import violation
 from hwprune.search.operators import latin_hypercube
 from hwprune.search.space import SearchSpace
 from latency_models.shapes import NetworkShapes
+
+if TYPE_CHECKING:  # torch takes a second to import, and a problem of formulas needs none of it
+    from hwprune.search.network import PrunableNetwork
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -34,6 +37,11 @@ class Plan(Protocol):
     @property
     def key(self) -> str:
         """Digest; equal plans have equal keys."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Kept channels of every group."""
         ...
 
 
@@ -89,6 +97,9 @@ class SearchProblem:
         refiner: corrects the latency model behind ``costs`` between generations.
         shapes: ``(n, G)`` widths to layer shapes, for the surrogate's features.
         channel_step: the device's channel step, for the surrogate's features.
+        passes: a plan to the multiply-adds of its true evaluation, in passes of the dense network over the validation
+            images; 1 where nobody counts.
+        network: the network itself, for methods that look inside it; None where there is none.
     """
 
     space: SearchSpace
@@ -105,6 +116,8 @@ class SearchProblem:
     shapes: Callable[[IntArray], NetworkShapes] | None = None
     channel_step: int = 8
     judge: Judge | None = None
+    passes: Callable[[Any], float] = lambda plan: 1.0
+    network: PrunableNetwork | None = None
 
     def cheap(self, widths: IntArray) -> dict[str, FloatArray]:
         """Cheap objectives of ``(n, G)`` widths by name, ``(n,)`` each."""

@@ -172,7 +172,7 @@ def test_the_number_format_is_checked_on_the_dense_network(bench: Workbench, mon
     assert judge is not None
     plan = bench.plan(np.maximum(1, bench.groups.sizes // 2))
     assert list(judge.scores([plan], [math.inf])) == list(judge.exact([plan]))
-    bench.exact = False
+    bench.float32 = False
 
 
 def test_scores_come_in_the_order_of_the_plans(bench: Workbench, processes: Processes) -> None:
