@@ -38,16 +38,7 @@ def scorer_of(problem: Problem, data: Data, task: Task, dense: nn.Module, groups
     if settings.bn_images:
         train = list(task.batches("train", TRAIN_BATCH, shuffle_seed=settings.seed, limit=settings.bn_images))
     val = _shuffled(list(task.batches("val", EVALUATION_BATCH, limit=val_images)), settings.seed)
-    bare = Data(
-        train=data.train,
-        val=data.val,
-        test=data.test,
-        num_classes=data.num_classes,
-        input_shape=data.input_shape,
-        digest=data.digest,
-        normalization=data.normalization,
-    )
-    return Scorer(Origin(problem.network, problem.task, bare, groups), dense, train, val)
+    return Scorer(Origin(problem.network, problem.task, data, groups), dense, train, val)
 
 
 def _shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:

@@ -103,6 +103,9 @@ class Run:
         dtype: number format of the convolutions.
         start: what another candidate has computed for it.
         keep: cuts behind which activations are kept for others.
+
+    Attributes:
+        prefixes: what is kept, by cut.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class Run:
         self._module = module
         self._dtype = dtype
         self._start = start
-        self.prefixes = {cut: Prefix(cut) for cut in keep}
+        # What ends before the start is not computed again, and is kept already if it is needed.
+        self.prefixes = {cut: Prefix(cut) for cut in keep if start is None or cut >= start.cut}
 
     def estimate(self, batches: Sequence[Batch]) -> None:
         """Set the candidate's BatchNorm statistics to those of the batches."""
@@ -155,12 +159,14 @@ class Run:
             if start.cut in self.prefixes:
                 getattr(self.prefixes[start.cut], split).extend(ready)
         for number, batch in enumerate(batches):
-            runner = whole
             if number < len(ready):
-                runner, batch = rest, (ready[number], batch[1])
-            yield self._task.forward(runner, batch), batch
+                runner, given = rest, (ready[number], batch[1])
+            else:
+                runner, given = whole, batch
+            outputs = self._task.forward(runner, given)
             for cut, found in runner.kept.items():
                 getattr(self.prefixes[cut], split).append(found.pop())
+            yield outputs, batch
 
     def _statistics(self, cut: int) -> dict[str, tuple[Tensor, Tensor]]:
         assert self._program is not None  # without a program there are no cuts

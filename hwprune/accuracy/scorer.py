@@ -205,15 +205,15 @@ class Scorer:
         Args:
             folder: an empty one, on this machine.
         """
-        tensors = {f"dense.{name}": value for name, value in self.dense.state_dict().items()}
+        tensors = {f"dense.{name}": value.clone().contiguous() for name, value in self.dense.state_dict().items()}
         others: dict[str, list[Any]] = {}
         for split, batches in (("train", self.train), ("val", self.val)):
             others[split] = []
             for number, (images, targets) in enumerate(batches):
-                # As they lie in memory, channels last: they are mapped from the file as they are.
-                tensors[f"{split}.{number}.images"] = images.permute(0, 2, 3, 1).contiguous()
+                # Channels last, as the network takes them: they are mapped from the file as they are.
+                tensors[f"{split}.{number}.images"] = images.permute(0, 2, 3, 1).clone().contiguous()
                 if isinstance(targets, Tensor):
-                    tensors[f"{split}.{number}.targets"] = targets.contiguous()
+                    tensors[f"{split}.{number}.targets"] = targets.clone().contiguous()
                 others[split].append(None if isinstance(targets, Tensor) else targets)
         safetensors.torch.save_file(tensors, folder / "tensors.safetensors")
         bare = replace(self.origin, data=replace(self.origin.data, train=Listed(()), val=Listed(()), test=Listed(())))
@@ -237,7 +237,8 @@ def unpack(parcel: Parcel) -> Scorer:
     folder = parcel.open()
     origin, others = pickle.loads((folder / "origin.pickle").read_bytes())
     tensors = safetensors.torch.load_file(folder / "tensors.safetensors")
-    dense = networks.build(origin.network, origin.data.num_classes, origin.data.input_shape[0])
+    with torch.random.fork_rng(devices=[]):  # its random weights are nobody's business: others take their place
+        dense = networks.build(origin.network, origin.data.num_classes, origin.data.input_shape[0])
     weights = {name.removeprefix("dense."): value for name, value in tensors.items() if name.startswith("dense.")}
     dense.load_state_dict(weights, assign=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -82,6 +83,7 @@ class Processes(Team):
         with self._lock:
             if self._pool is broken and not self._closed:
                 self._pool = self._open()
+        broken.shutdown(wait=False)
 
 
 class Forked(Team):
@@ -116,10 +118,9 @@ def _begin(threads: int) -> None:
     """First thing in a process of ours: its threads, and an end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its processes itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):  # imported with the main module: it has read the environment already
+        torch.set_num_threads(threads)
 
 
 def _end_with_parent() -> None:

@@ -96,8 +96,8 @@ def _metrics(
         return [bench.accuracy(plans[0]), *known]
     metrics = []
     with console.progress(len(plans), "scoring the front in float32") as steps:
-        for score in judge.exact(plans):
-            metrics.append(math.nan if score.metric is None else score.metric)
+        for score, before in zip(judge.exact(plans), [math.nan, *known], strict=True):
+            metrics.append(before if score.metric is None else score.metric)
             steps.advance()
     return metrics
 

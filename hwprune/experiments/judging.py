@@ -22,6 +22,9 @@ from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Score
 from hwprune.store.accuracies import Accuracies
 
+#: Share of a standard error (of a percent, where there is none) that a number format may move the dense metric by.
+NOISE = 0.5
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -102,5 +105,5 @@ def _metric(score: Score) -> float:
 def _noise(metric: float, images: int) -> float:
     """How far a metric may move: half a standard error of a share of images, half a percent of anything else."""
     if images and 0 <= metric <= 1:
-        return 0.5 * math.sqrt(max(metric * (1 - metric), 1 / images) / images)
-    return 0.005 * abs(metric)
+        return NOISE * math.sqrt(max(metric * (1 - metric), 1 / images) / images)
+    return 0.01 * NOISE * abs(metric)

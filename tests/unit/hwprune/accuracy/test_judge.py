@@ -165,7 +165,7 @@ def test_the_number_format_is_checked_on_the_dense_network(bench: Workbench, mon
     if bench.dtype is None:
         pytest.skip("float32 is this processor's fastest format")
     assert said[1].startswith("scoring in bfloat16, which moves the dense top1 by 0.00")
-    monkeypatch.setattr("hwprune.experiments.judging._noise", lambda metric, images: -1.0)
+    monkeypatch.setattr("hwprune.experiments.judging.NOISE", -1.0)
     judge = open_judge(bench, Alone(), None, Told())
     assert said[-1].startswith("bfloat16 would move the dense top1")
     assert bench.dtype is None
