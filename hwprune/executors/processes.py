@@ -79,11 +79,10 @@ class Processes(Team):
         outer.add_done_callback(lambda done: inner.cancel() if done.cancelled() else None)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
-        """Put a new pool in the place of a broken one, unless another call's end has."""
+        """Put a new pool in the place of a broken one, which ends by itself, unless another call's end has."""
         with self._lock:
             if self._pool is broken and not self._closed:
                 self._pool = self._open()
-        broken.shutdown(wait=False)
 
 
 class Forked(Team):
