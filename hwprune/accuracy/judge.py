@@ -64,11 +64,14 @@ class AccuracyJudge:
         return self._scores(plans, [()] * len(plans), torch.float32)
 
     def known(self) -> list[tuple[tuple[int, ...], str, Score]]:
-        """Widths, plan key and score of all that the store holds under this protocol."""
+        """Widths, plan key and score of all that the store holds under this protocol, on the whole split.
+
+        Who was given up elsewhere may be on the front of a device whose costs are others, and is asked for again.
+        """
         if self._store is None:
             return []
         found = self._store.all(self._facts_in(self._dtype))
-        return [(each.widths, each.plan_key, Score(each.metric, each.images, stored=True)) for each in found]
+        return [(each.widths, each.plan_key, Score(each.metric, stored=True)) for each in found if each.images is None]
 
     def _scores(
         self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], dtype: torch.dtype
