@@ -85,19 +85,31 @@ def test_evaluations_tell_who_was_given_up_and_fronts_hold_none_of_them() -> Non
     assert context.archive.unsettled() == []
 
 
-def test_a_judged_search_goes_on_from_its_journal(tmp_path: Path) -> None:
+class Interrupted(Half):
+    """Somebody presses Ctrl-C in the middle of a generation."""
+
+    def scores(self, plans: Sequence[Any], bars: Sequence[float]) -> Iterator[Score]:
+        for score in super().scores(plans, bars):
+            if len(self.asked) == 30:
+                raise KeyboardInterrupt
+            yield score
+
+
+def test_a_judged_search_goes_on_where_it_was_interrupted_and_ends_the_same(tmp_path: Path) -> None:
     whole = context_of(Half())
     methods.build("hamp").run(whole)
     journal = Journal(tmp_path / "journal.jsonl")
-    methods.build("hamp").run(context_of(Half(), 30, journal))
+    with pytest.raises(KeyboardInterrupt):
+        methods.build("hamp").run(context_of(Interrupted(), journal=journal))
     journal.close()
     journal = Journal(tmp_path / "journal.jsonl")
     judge = Half()
-    resumed = context_of(judge, 60, journal)
-    methods.build("random").run(resumed)
+    resumed = context_of(judge, journal=journal)
+    methods.build("hamp").run(resumed)
     journal.close()
-    assert resumed.spent == 60
-    assert len(judge.asked) < 60
+    assert told(resumed) == told(whole)
+    assert len(judge.asked) == 60 - 29
+    assert resumed.given_up == whole.given_up
 
 
 class Reversed:
