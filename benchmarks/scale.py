@@ -63,6 +63,7 @@ def main() -> None:
         "speedup_local_2": local,
         "speedup_dask_2": dask,
         "memory_ratio": worker_bytes / plain_bytes,
+        "fleet_busy": None,  # replayed devices are not part of this script yet
         "worker_bytes": worker_bytes,
         "plain_bytes": plain_bytes,
         "candidates": len(plans),

@@ -175,7 +175,8 @@ class EvaluationSettings(Section):
     """How a candidate's accuracy is taken inside the search.
 
     Attributes:
-        bn_images: training images that BatchNorm statistics are re-estimated on; 0 for none.
+        bn_images: training images that BatchNorm statistics of returned networks are re-estimated on; 0 for none.
+        search_bn_images: how many of them candidates are re-estimated on inside a search.
         val_images: validation images a candidate is judged on; none for all.
         dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the CPU has it in hardware.
         threads: threads of torch, in training too; half the cores of this process unless said.
@@ -183,7 +184,8 @@ class EvaluationSettings(Section):
             searches with other seeds share accuracies.
     """
 
-    bn_images: int = Field(default=512, ge=0)
+    bn_images: int = Field(default=1280, ge=0)
+    search_bn_images: int = Field(default=256, ge=1)
     val_images: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default_factory=_threads, ge=1)

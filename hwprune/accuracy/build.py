@@ -58,7 +58,7 @@ def _shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:
 
 
 def facts_of(problem: Problem, data: Data, task: Task, dense: nn.Module, scorer: Scorer) -> dict[str, Any]:
-    """All that an accuracy depends on beside the plan and the number format, as plain data."""
+    """All that an accuracy depends on beside plan and protocol, as plain data."""
     settings = problem.evaluation
     return {
         "version": PROTOCOL_VERSION,
@@ -72,7 +72,6 @@ def facts_of(problem: Problem, data: Data, task: Task, dense: nn.Module, scorer:
         "input_shape": list(data.input_shape),
         "split": "val",
         "images": sum(len(images) for images, _ in scorer.val),
-        "bn_images": sum(len(images) for images, _ in scorer.train),
         "seed": settings.seed,
         "folded": scorer.program is not None,
     }

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
-import torch
-
 from hwprune.accuracy import race
 from hwprune.accuracy.prefix import Sharing
-from hwprune.accuracy.scorer import Look, scores
+from hwprune.accuracy.scorer import FINAL, Look, Protocol, scores
 from hwprune.executors import Parcel, size_of
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Score
@@ -26,9 +24,10 @@ class AccuracyJudge:
 
     Args:
         parcel: images, weights and groups, which every worker has.
-        facts: all that an accuracy depends on beside the plan.
-        dtype: number format that candidates are scored in.
-        batches: images of every batch of the validation split, where candidates may be given up early; () where not.
+        facts: all that an accuracy depends on beside plan and protocol.
+        protocol: how candidates are scored in a search.
+        train: images of every training batch.
+        val: images of every batch of the validation split, where candidates may be given up early; () where not.
         executor: what scores.
         store: accuracies of earlier searches; None to know of none.
         sharing: what candidates have in common; None for nothing.
@@ -39,17 +38,19 @@ class AccuracyJudge:
         self,
         parcel: Parcel,
         facts: Mapping[str, Any],
-        dtype: torch.dtype,
-        batches: Sequence[int],
+        protocol: Protocol,
+        train: Sequence[int],
+        val: Sequence[int],
         executor: Executor,
         store: Accuracies | None = None,
         sharing: Sharing | None = None,
-        apart: Callable[[PruningPlan, torch.dtype, Sequence[Look]], Score] | None = None,
+        apart: Callable[[PruningPlan, Protocol, Sequence[Look]], Score] | None = None,
     ) -> None:
         self._parcel = parcel
         self._facts = dict(facts)
-        self._dtype = dtype
-        self._batches = tuple(batches)
+        self._protocol = protocol
+        self._train = tuple(train)
+        self._val = tuple(val)
         self._executor = executor
         self._store = store
         self._sharing = sharing
@@ -57,11 +58,11 @@ class AccuracyJudge:
 
     def scores(self, plans: Sequence[PruningPlan], bars: Sequence[float]) -> Iterator[Score]:
         """Score of every plan, in their order; see :class:`hwprune.search.problem.Judge`."""
-        return self._scores(plans, [race.looks(bar, self._batches) for bar in bars], self._dtype)
+        return self._scores(plans, [race.looks(bar, self._val) for bar in bars], self._protocol)
 
     def exact(self, plans: Sequence[PruningPlan]) -> Iterator[Score]:
-        """Score of every plan on the whole split in float32, as it is reported."""
-        return self._scores(plans, [()] * len(plans), torch.float32)
+        """Score of every plan as it is reported: the whole split in float32, all training batches for BatchNorm."""
+        return self._scores(plans, [()] * len(plans), FINAL)
 
     def known(self) -> list[tuple[tuple[int, ...], str, Score]]:
         """Widths, plan key and score of all that the store holds under this protocol, on the whole split.
@@ -70,13 +71,13 @@ class AccuracyJudge:
         """
         if self._store is None:
             return []
-        found = self._store.all(self._facts_in(self._dtype))
+        found = self._store.all(self._facts_in(self._protocol))
         return [(each.widths, each.plan_key, Score(each.metric, stored=True)) for each in found if each.images is None]
 
     def _scores(
-        self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], dtype: torch.dtype
+        self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], protocol: Protocol
     ) -> Iterator[Score]:
-        told = self._stored(plans, looks, dtype)
+        told = self._stored(plans, looks, protocol)
         todo = deque(self._flights([plan for plan in plans if plan.key not in told and not plan.weights]))
         wanted = dict(zip((plan.key for plan in plans), looks, strict=True))
         running: deque[tuple[Flight, Future[list[Score]]]] = deque()
@@ -85,13 +86,13 @@ class AccuracyJudge:
             for plan in plans:
                 if plan.weights and plan.key not in told:
                     assert self._apart is not None  # whose search trains weights
-                    told |= self._found((plan,), [self._apart(plan, dtype, wanted[plan.key])], dtype)
+                    told |= self._found((plan,), [self._apart(plan, protocol, wanted[plan.key])], protocol)
                 while plan.key not in told:
                     while todo and len(running) < (2 * size if size > 1 else 1):
                         flight = todo.popleft()
                         asked = [wanted[each.key] for each in flight]
-                        running.append((flight, self._executor.submit(scores, self._parcel, flight, dtype, asked)))
-                    told |= self._ended(*running.popleft(), dtype)
+                        running.append((flight, self._executor.submit(scores, self._parcel, flight, protocol, asked)))
+                    told |= self._ended(*running.popleft(), protocol)
                 yield told[plan.key]
         finally:
             for _, future in running:
@@ -105,12 +106,12 @@ class AccuracyJudge:
         return [tuple(plans[number] for number in flight) for flight in self._sharing.flights(plans, longest)]
 
     def _stored(
-        self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], dtype: torch.dtype
+        self, plans: Sequence[PruningPlan], looks: Sequence[tuple[Look, ...]], protocol: Protocol
     ) -> dict[str, Score]:
         """What the store tells: metrics on the whole split, and those that candidates would be given up with again."""
         if self._store is None:
             return {}
-        found = self._store.find(self._facts_in(dtype), [plan.key for plan in plans])
+        found = self._store.find(self._facts_in(protocol), [plan.key for plan in plans])
         told = {}
         for plan, wanted in zip(plans, looks, strict=True):
             each = found.get(plan.key)
@@ -121,20 +122,21 @@ class AccuracyJudge:
                 told[plan.key] = Score(each.metric, each.images, stored=True)
         return told
 
-    def _ended(self, flight: Flight, future: Future[list[Score]], dtype: torch.dtype) -> dict[str, Score]:
+    def _ended(self, flight: Flight, future: Future[list[Score]], protocol: Protocol) -> dict[str, Score]:
         try:
             found = future.result()
         except RuntimeError as error:  # their process was killed, every time
             return {plan.key: Score(None, error=f"RuntimeError: {error}") for plan in flight}
-        return self._found(flight, found, dtype)
+        return self._found(flight, found, protocol)
 
-    def _found(self, flight: Flight, found: Sequence[Score], dtype: torch.dtype) -> dict[str, Score]:
+    def _found(self, flight: Flight, found: Sequence[Score], protocol: Protocol) -> dict[str, Score]:
         """Scores by plan key, kept for later searches."""
         if self._store is not None:
             scored = [(plan, score) for plan, score in zip(flight, found, strict=True) if score.metric is not None]
             rows = [Accuracy(plan.key, plan.widths, score.metric or 0.0, score.images) for plan, score in scored]
-            self._store.add(self._facts_in(dtype), rows)
+            self._store.add(self._facts_in(protocol), rows)
         return dict(zip((plan.key for plan in flight), found, strict=True))
 
-    def _facts_in(self, dtype: torch.dtype) -> dict[str, Any]:
-        return {**self._facts, "dtype": str(dtype).removeprefix("torch.")}
+    def _facts_in(self, protocol: Protocol) -> dict[str, Any]:
+        images = sum(self._train[: protocol.train_batches])
+        return {**self._facts, "dtype": str(protocol.dtype).removeprefix("torch."), "bn_images": images}

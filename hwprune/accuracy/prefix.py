@@ -17,7 +17,7 @@ from hwprune.tasks.precision import autocast
 from hwprune.training.batchnorm import BATCH_NORMS, estimating
 
 #: Activations that a process keeps for the candidates that follow.
-KEPT_BYTES = 96 << 20
+KEPT_BYTES = 128 << 20
 
 #: Candidates share what they have in common from this share of the convolutions on.
 WORTH = 0.2

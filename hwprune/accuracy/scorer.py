@@ -28,8 +28,28 @@ from hwprune.tasks.base import BaseTask, Batch
 #: Images seen, and the number of errors from which on a candidate is given up there.
 Look = tuple[int, int]
 
+#: Memory of a number in bfloat16, the format of most searches.
+SHORT_BYTES = 2
+
 #: What can go wrong with one candidate alone.
 FAILURES = (RuntimeError, ArithmeticError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a score is taken.
+
+    Attributes:
+        dtype: number format of the convolutions.
+        train_batches: training batches that BatchNorm statistics are re-estimated on; None for all of them.
+    """
+
+    dtype: torch.dtype
+    train_batches: int | None = None
+
+
+#: How the scores of returned networks are taken.
+FINAL = Protocol(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -105,16 +125,16 @@ class Scorer:
         """Whether the metric is the share of images that are right, so that candidates can be given up early."""
         return type(self._task).right is not BaseTask.right
 
-    def score(self, plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look] = ()) -> Score:
+    def score(self, plan: PruningPlan, protocol: Protocol, looks: Sequence[Look] = ()) -> Score:
         """The metric of one candidate, or why there is none after a second try; see :meth:`scores`."""
-        return self.scores([plan], dtype, [looks])[0]
+        return self.scores([plan], protocol, [looks])[0]
 
-    def scores(self, plans: Sequence[PruningPlan], dtype: torch.dtype, looks: Sequence[Sequence[Look]]) -> list[Score]:
+    def scores(self, plans: Sequence[PruningPlan], protocol: Protocol, looks: Sequence[Sequence[Look]]) -> list[Score]:
         """The metrics of candidates, each with what it shares with the one before computed once.
 
         Args:
             plans: the candidates.
-            dtype: number format of the convolutions.
+            protocol: how they are taken.
             looks: where each is given up; only for tasks that count.
         """
         found: list[Score] = []
@@ -122,24 +142,24 @@ class Scorer:
         for number, (plan, wanted) in enumerate(zip(plans, looks, strict=True)):
             following = plans[number + 1 :]
             keep = self.sharing.keep(plan, following) if self.sharing and plan.key != self._dense_key else []
-            score, prefixes = self._attempt(plan, dtype, wanted, prefixes, keep)
+            score, prefixes = self._attempt(plan, protocol, wanted, prefixes, keep)
             found.append(score)
             if self.sharing and following:
                 common = self.sharing.common(plan, following[0])
                 prefixes = {cut: prefix for cut, prefix in prefixes.items() if cut <= common}
         return found
 
-    def network(self, plan: PruningPlan, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """A candidate with BatchNorm statistics of its own, as they come out in a number format."""
+    def network(self, plan: PruningPlan, protocol: Protocol = FINAL) -> nn.Module:
+        """A candidate with BatchNorm statistics of its own."""
         module = self._slicer.cut(plan)
         if self._estimates(plan):
-            Run(self.program, self._task, module, dtype).estimate(self.train)
+            Run(self.program, self._task, module, protocol.dtype).estimate(self.train[: protocol.train_batches])
         return module
 
     def _attempt(
         self,
         plan: PruningPlan,
-        dtype: torch.dtype,
+        protocol: Protocol,
         looks: Sequence[Look],
         prefixes: Mapping[int, Prefix],
         keep: Sequence[int],
@@ -149,9 +169,9 @@ class Scorer:
         for _ in range(2):
             try:
                 module = self._slicer.cut(plan)
-                run = Run(self.program, self._task, module, dtype, start, keep)
+                run = Run(self.program, self._task, module, protocol.dtype, start, keep)
                 if self._estimates(plan):
-                    run.estimate(self.train)
+                    run.estimate(self.train[: protocol.train_batches])
                 return self._judged(run, looks), {**prefixes, **run.prefixes}
             except FAILURES as error:
                 reason = f"{type(error).__name__}: {error}"
@@ -196,7 +216,7 @@ class Scorer:
             bound = Bound(self.program, self.dense, torch.float32, folded=True, keep=self.program.cuts)
             bound(image)
         images = sum(len(images) for split in (self.train, self.val) for images, _ in split)
-        sizes = [images * bound.kept[cut][0].numel() * bound.kept[cut][0].element_size() for cut in self.program.cuts]
+        sizes = [SHORT_BYTES * images * bound.kept[cut][0].numel() for cut in self.program.cuts]
         return Sharing(self.program, self.origin.groups, sizes)
 
     def pack(self, folder: Path) -> Parcel:
@@ -225,10 +245,10 @@ class Scorer:
 
 
 def scores(
-    parcel: Parcel, plans: Sequence[PruningPlan], dtype: torch.dtype, looks: Sequence[Sequence[Look]]
+    parcel: Parcel, plans: Sequence[PruningPlan], protocol: Protocol, looks: Sequence[Sequence[Look]]
 ) -> list[Score]:
     """Score candidates in a process that opens the parcel when it is first asked."""
-    return unpack(parcel).scores(plans, dtype, looks)
+    return unpack(parcel).scores(plans, protocol, looks)
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,11 +8,9 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import torch
-
 from hwprune.accuracy.build import facts_of
 from hwprune.accuracy.judge import AccuracyJudge
-from hwprune.accuracy.scorer import Look
+from hwprune.accuracy.scorer import Look, Protocol
 from hwprune.config import Problem
 from hwprune.errors import HwpruneError
 from hwprune.executors import Team, open_team
@@ -73,27 +71,28 @@ def open_judge(
     if isinstance(executor, Team):
         executor.send(bench.parcel)
     facts = facts_of(bench.problem, bench.data, bench.task, bench.dense, bench.scorer)
-    sizes = [len(images) for images, _ in bench.scorer.val] if bench.scorer.counts else []
+    train = [len(images) for images, _ in bench.scorer.train]
+    val = [len(images) for images, _ in bench.scorer.val] if bench.scorer.counts else []
 
-    def apart(plan: PruningPlan, dtype: torch.dtype, looks: Sequence[Look]) -> Score:
+    def apart(plan: PruningPlan, protocol: Protocol, looks: Sequence[Look]) -> Score:
         scorer = bench.scorer_for(plan)
         assert scorer is not None  # the bench has one
-        return scorer.score(plan, dtype, looks)
+        return scorer.score(plan, protocol, looks)
 
-    told = (sizes, executor, accuracies, bench.scorer.sharing, apart)
-    judge = AccuracyJudge(bench.parcel, facts, bench.dtype or torch.float32, *told)
+    told = (train, val, executor, accuracies, bench.scorer.sharing, apart)
+    judge = AccuracyJudge(bench.parcel, facts, bench.protocol, *told)
     dense, name = PruningPlan.dense(bench.groups), bench.task.metric.name
     exact = _metric(next(judge.exact([dense])))
     console.info(f"the dense network: {name} {exact:.4f} on the validation split")
     if bench.dtype is None or bench.problem.evaluation.dtype != "auto":
         return judge
-    moved, noise = abs(_metric(next(judge.scores([dense], [math.inf]))) - exact), _noise(exact, sum(sizes))
+    moved, noise = abs(_metric(next(judge.scores([dense], [math.inf]))) - exact), _noise(exact, sum(val))
     if moved <= noise:
         console.info(f"scoring in bfloat16, which moves the dense {name} by {moved:.4f} (noise {noise:.4f})")
         return judge
     console.warn(f"bfloat16 would move the dense {name} by {moved:.4f} (noise {noise:.4f}): scoring in float32")
     bench.float32 = True
-    return AccuracyJudge(bench.parcel, facts, torch.float32, *told)
+    return AccuracyJudge(bench.parcel, facts, bench.protocol, *told)
 
 
 def _metric(score: Score) -> float:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from hwprune import datasets, networks, tasks, training
-from hwprune.accuracy.build import scorer_of
-from hwprune.accuracy.scorer import Scorer, unpack
+from hwprune.accuracy.build import TRAIN_BATCH, scorer_of
+from hwprune.accuracy.scorer import Protocol, Scorer, unpack
 from hwprune.compilation.graph import Graph, trace
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
@@ -220,6 +220,11 @@ class Workbench:
         settings = {"auto": None if self.float32 else fast_dtype(), "float32": None, "bfloat16": torch.bfloat16}
         return settings[self.problem.evaluation.dtype]
 
+    @property
+    def protocol(self) -> Protocol:
+        """How candidates are scored in a search."""
+        return Protocol(self.dtype or torch.float32, -(-self.problem.evaluation.search_bn_images // TRAIN_BATCH))
+
     @functools.cached_property
     def parcel(self) -> Parcel | None:
         """Images, weights and groups in files that every process maps; None where there is no scorer."""
@@ -274,7 +279,7 @@ class Workbench:
         if scorer is None:
             settings = self.problem.evaluation
             return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
-        score = scorer.score(plan, self.dtype or torch.float32)
+        score = scorer.score(plan, self.protocol)
         if score.metric is None:
             raise RuntimeError(score.error)
         return score.metric
@@ -285,7 +290,8 @@ class Workbench:
 
     def passes(self, plan: PruningPlan) -> float:
         """Multiply-adds of a true evaluation, BatchNorm's images included, of which the dense network's pass is 1."""
-        images = min(self.problem.evaluation.bn_images, self.task.size("train"))
+        settings = self.problem.evaluation
+        images = min(settings.bn_images, settings.search_bn_images, self.task.size("train"))
         return self.macs(plan) / self._dense_macs * (1 + images / self.val_images)
 
     @functools.cached_property

@@ -29,7 +29,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
             "weights": str(folder / "digits.safetensors"),
             "data": {"name": "arrays", "path": str(folder / "digits.npz")},
             "objectives": ["error", "macs", "params"],
-            "evaluation": {"threads": 1, "bn_images": 128},
+            "evaluation": {"threads": 1, "bn_images": 256, "search_bn_images": 128},
         }
     )
     data = datasets.load(problem.data)

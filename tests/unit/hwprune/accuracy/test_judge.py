@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from hwprune.accuracy.judge import AccuracyJudge
+from hwprune.accuracy.scorer import Protocol
 from hwprune.config import Problem
 from hwprune.executors import Alone, Processes
 from hwprune.experiments.judging import open_judge
@@ -131,10 +132,9 @@ def test_other_weights_another_protocol_and_float32_are_not_mixed_up(
     judge = judge_of(bench, Alone(), accuracies)
     plan = bench.plan(np.maximum(1, bench.groups.sizes // 2))
     list(judge.scores([plan], [math.inf]))
-    if bench.dtype is not None:
-        assert not next(iter(judge.exact([plan]))).stored
+    assert not next(iter(judge.exact([plan]))).stored
     assert next(iter(judge.exact([plan]))).stored
-    fewer = problem.model_copy(update={"evaluation": problem.evaluation.model_copy(update={"bn_images": 64})})
+    fewer = problem.model_copy(update={"evaluation": problem.evaluation.model_copy(update={"search_bn_images": 256})})
     other = judge_of(Workbench.open(fewer), Alone(), accuracies)
     assert not next(iter(other.scores([plan], [math.inf]))).stored
 
@@ -171,7 +171,9 @@ def test_the_number_format_is_checked_on_the_dense_network(bench: Workbench, mon
     assert bench.dtype is None
     assert judge is not None
     plan = bench.plan(np.maximum(1, bench.groups.sizes // 2))
-    assert list(judge.scores([plan], [math.inf])) == list(judge.exact([plan]))
+    assert bench.scorer is not None
+    expected = bench.scorer.score(plan, Protocol(torch.float32, 1))
+    assert list(judge.scores([plan], [math.inf])) == [expected]
     bench.float32 = False
 
 
@@ -180,7 +182,7 @@ def test_scores_come_in_the_order_of_the_plans(bench: Workbench, processes: Proc
     plans = [bench.plan(row) for row in widths]
     judge = judge_of(bench, processes)
     assert bench.scorer is not None
-    expected = [bench.scorer.score(plan, bench.dtype or torch.float32) for plan in plans]
+    expected = [bench.scorer.score(plan, bench.protocol) for plan in plans]
     assert list(judge.scores(plans, [math.inf] * 5)) == expected
     begun: Iterator[Score] = judge.scores(plans, [math.inf] * 5)
     assert next(begun) == expected[0]

@@ -16,7 +16,7 @@ from torch import nn
 from hwprune import training
 from hwprune.accuracy.build import facts_of, scorer_of
 from hwprune.accuracy.prefix import Sharing
-from hwprune.accuracy.scorer import Scorer, unpack
+from hwprune.accuracy.scorer import FINAL, Protocol, Scorer, unpack
 from hwprune.config import Problem
 from hwprune.datasets.data import Data
 from hwprune.experiments.workbench import Workbench
@@ -24,6 +24,8 @@ from hwprune.pruning.groups import build_groups
 from hwprune.pruning.plan import PruningPlan
 from hwprune.pruning.structured import Slicer
 from hwprune.tasks.classification import Classification
+
+FAST = Protocol(torch.bfloat16, 1)
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +42,26 @@ def plans_of(bench: Workbench, count: int, smallest: float = 0.3) -> list[Prunin
 def plain(bench: Workbench, plan: PruningPlan) -> float:
     module = bench.slicer.cut(plan)
     if plan.key != PruningPlan.dense(bench.groups).key:
-        training.reestimate_batchnorm(module, bench.task, images=128)
+        training.reestimate_batchnorm(module, bench.task, images=256)
     return bench.task.evaluate(module, "val")
 
 
 def test_scores_in_float32_are_the_plain_ways(bench: Workbench, scorer: Scorer) -> None:
     for plan in (PruningPlan.dense(bench.groups), *plans_of(bench, 3)):
-        score = scorer.score(plan, torch.float32)
+        score = scorer.score(plan, FINAL)
         assert score.images is None
         assert score.metric == pytest.approx(plain(bench, plan), abs=1.01 / 960)  # one image on the edge
 
 
 def test_scores_in_bfloat16_are_near(bench: Workbench, scorer: Scorer) -> None:
     for plan in plans_of(bench, 3):
-        assert scorer.score(plan, torch.bfloat16).metric == pytest.approx(plain(bench, plan), abs=0.02)
+        assert scorer.score(plan, FAST).metric == pytest.approx(plain(bench, plan), abs=0.02)
 
 
 def test_handed_out_networks_have_the_statistics_of_the_plain_way(bench: Workbench, scorer: Scorer) -> None:
     (plan,) = plans_of(bench, 1)
     expected = bench.slicer.cut(plan)
-    training.reestimate_batchnorm(expected, bench.task, images=128)
+    training.reestimate_batchnorm(expected, bench.task, images=256)
     found = dict(scorer.network(plan).state_dict())
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
@@ -67,12 +69,12 @@ def test_handed_out_networks_have_the_statistics_of_the_plain_way(bench: Workben
 
 def test_a_candidate_is_given_up_where_its_errors_reach_the_limit(bench: Workbench, scorer: Scorer) -> None:
     plan = plans_of(bench, 1)[0]
-    whole = scorer.score(plan, torch.float32)
-    early = scorer.score(plan, torch.float32, [(240, 0), (480, 0)])
+    whole = scorer.score(plan, FINAL)
+    early = scorer.score(plan, FINAL, [(240, 0), (480, 0)])
     assert early.images == 240
     assert early.metric is not None
     assert early.metric * 240 == pytest.approx(round(early.metric * 240))
-    assert scorer.score(plan, torch.float32, [(240, 241), (480, 481)]) == whole
+    assert scorer.score(plan, FINAL, [(240, 241), (480, 481)]) == whole
 
 
 def test_flights_give_every_bit_of_single_scores(bench: Workbench, scorer: Scorer) -> None:
@@ -86,10 +88,10 @@ def test_flights_give_every_bit_of_single_scores(bench: Workbench, scorer: Score
     rows[3][1] -= 2
     rows[4] = sizes.copy()  # the dense network keeps its own statistics, and shares nothing
     plans = [bench.plan(row) for row in rows]
-    single = [scorer.score(plan, torch.bfloat16) for plan in plans]
-    assert scorer.scores(plans, torch.bfloat16, [()] * 5) == single
+    single = [scorer.score(plan, FAST) for plan in plans]
+    assert scorer.scores(plans, FAST, [()] * 5) == single
     looks = [(), [(240, 0)], (), [(480, 0)], ()]
-    raced = scorer.scores(plans, torch.bfloat16, looks)
+    raced = scorer.scores(plans, FAST, looks)
     assert [score.images for score in raced] == [None, 240, None, 480, None]
     assert [raced[0], raced[2], raced[4]] == [single[0], single[2], single[4]]
 
@@ -151,8 +153,8 @@ def test_without_a_program_candidates_run_themselves_and_fail_as_data(problem: P
     assert (scorer.program, scorer.sharing) == (None, None)
     good, bad = (PruningPlan((tuple(range(width)),)) for width in (12, 8))
     module = Slicer(network, groups).cut(good)
-    training.reestimate_batchnorm(module, bench.task, images=128)
-    scores = scorer.scores([good, bad], torch.float32, [(), ()])
+    training.reestimate_batchnorm(module, bench.task, images=256)
+    scores = scorer.scores([good, bad], FINAL, [(), ()])
     assert scores[0].metric == pytest.approx(bench.task.evaluate(module, "val"), abs=1e-6)
     assert (scores[1].metric, scores[1].error) == (None, "MemoryError: too small")
 
@@ -177,7 +179,7 @@ def test_a_task_that_counts_nothing_is_scored_by_its_own_words(problem: Problem,
     assert scorer is not None
     assert not scorer.counts
     plan = PruningPlan.dense(bench.groups)
-    assert scorer.score(plan, torch.float32).metric == pytest.approx(plain(bench, plan), abs=1.01 / 960)
+    assert scorer.score(plan, FINAL).metric == pytest.approx(plain(bench, plan), abs=1.01 / 960)
 
 
 class Opaque:
@@ -201,7 +203,6 @@ def test_facts_tell_apart_what_scores_differently(problem: Problem, bench: Workb
         other.get_parameter("conv1.weight")[0, 0, 0, 0] += 1
     assert facts_of(problem, bench.data, bench.task, other, scorer)["weights"] != facts["weights"]
     assert facts["images"] == 960
-    assert facts["bn_images"] == 128
 
 
 def test_the_first_images_of_the_split_are_a_random_part_of_it(bench: Workbench, scorer: Scorer) -> None:
