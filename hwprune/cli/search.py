@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from hwprune.cli.context import (
     Session,
     as_json_option,
+    examples,
     overrides_option,
     runs_option,
     scheduler_option,
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 RESUMES_WITH = frozenset({"resume", "as_json", "workers", "scheduler"})
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "hwprune search configs/problems/digits-resnet20.yaml --device pi4 --budget 100",
+        "hwprune search PROBLEM.yaml --workers 8",
+        "hwprune search PROBLEM.yaml --scheduler tcp://host:8786",
+        "hwprune search --resume runs/RUN",
+    )
+)
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
 @click.option("--device", "device_name", metavar="NAME", default="local", show_default=True, help="Where it shall run.")
 @click.option("--method", default="hamp", show_default=True, help="Search method.")
