@@ -22,6 +22,7 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.planner import Planner
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import HwpruneError
+from hwprune.executors import Forked
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.matrix import Cell, Matrix, with_ratio
@@ -197,7 +198,7 @@ def _compiler(home: Home, kind: Kind) -> Compiler:
     if not is_there:
         return Planner(target, home.path)
     target.compiler_command()  # a missing C compiler is said before anything is waited for
-    return Compiler(target, home.path, workers=2)
+    return Compiler(target, home.path, Forked(2))
 
 
 class _Row:

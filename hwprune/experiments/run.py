@@ -14,6 +14,7 @@ import numpy as np
 
 from device_agents.registry import Device
 from hwprune import objectives
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
@@ -21,10 +22,11 @@ from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, latency_model, model_at_hand
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
+from hwprune.experiments.judging import ALONE, Crew, open_judge
 from hwprune.experiments.members import members_of
 from hwprune.experiments.pool import open_devices
 from hwprune.experiments.profile import channel_steps
-from hwprune.experiments.progress import Console
+from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
@@ -65,7 +67,8 @@ class DryRun:
 
     Attributes:
         evaluations: true evaluations.
-        seconds_an_evaluation: wall time of one, as just measured on the dense network.
+        seconds_an_evaluation: wall time of one, as just measured on a candidate that sees the whole split, shared by
+            all processes on this machine.
         device_minutes: time on the device, a missing profile included.
         wall_minutes: everything together.
         profiled: the device has a latency model for this network.
@@ -93,6 +96,7 @@ def search(
     console: Console,
     max_age_s: float | None = None,
     scenario: Scenario = BURST,
+    crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
 
@@ -106,22 +110,26 @@ def search(
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
         scenario: what the device is put through while the front is measured; candidates are timed in bursts.
+        crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
         DeviceError: the device is unknown, or lost.
     """
     device = members_of(home, device_name)[0]
-    methods.build(method, method_settings)  # a wrong setting is said before anything is loaded
+    problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
-    metric = bench.accuracy(bench.plan(bench.groups.sizes))
-    console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
-    with open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session:
+    with (
+        crew.team(problem) as team,
+        home.open_store() as store,
+        open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session,
+    ):
+        judge = open_judge(bench, team, store.accuracies, console)
         model = latency_model(session, bench, console)
         for note in model.notes(bench.arithmetic.templates):
             console.info(note)
@@ -136,7 +144,23 @@ def search(
             scenario=str(scenario),
         )
         folder = _begin(runs_folder, config, bench, device, model)
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, console)
+
+
+def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], console: Console) -> Problem:
+    """The problem with the objectives that the method minimizes.
+
+    Raises:
+        ConfigError: the method or one of its settings cannot be used.
+    """
+    methods.build(method, settings)
+    objectives = methods.objectives(method, settings, problem.objectives)
+    if objectives != problem.objectives:
+        console.info(
+            f"{method} minimizes {' and '.join(objectives)} as its paper does; "
+            f"--set minimize=problem for {', '.join(problem.objectives)}"
+        )
+    return problem.model_copy(update={"objectives": objectives})
 
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
@@ -153,7 +177,7 @@ def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Devic
     return folder
 
 
-def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
+def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE) -> RunReport:
     """Go on with an interrupted search: nothing that its journal knows is evaluated again.
 
     Raises:
@@ -165,21 +189,32 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
     device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with open_devices(home, config.device, bench, console) as session:
+    with (
+        crew.team(config.problem) as team,
+        home.open_store() as store,
+        open_devices(home, config.device, bench, console) as session,
+    ):
+        judge = open_judge(bench, team, store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, console)
 
 
 def dry_run(
-    problem: Problem, *, home: Home, device_name: str, method: str, method_settings: Mapping[str, Any]
+    problem: Problem,
+    *,
+    home: Home,
+    device_name: str,
+    method: str,
+    method_settings: Mapping[str, Any],
+    crew: Crew = ALONE,
 ) -> DryRun:
-    """Say what a search would cost; one accuracy evaluation is made, the device is left alone.
+    """Say what a search would cost; one candidate is evaluated, twice, and the device is left alone.
 
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
     device = members_of(home, device_name)[0]
-    methods.build(method, method_settings)
+    problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
@@ -189,12 +224,11 @@ def dry_run(
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
     check_feasible(told, ranges)
-    bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
+    half = bench.plan(np.maximum(1, bench.groups.sizes // 2))
+    bench.accuracy(half)  # decodes and keeps the images
     started = time.perf_counter()
-    bench.accuracy(bench.plan(bench.groups.sizes))
-    if bench.batchnorm is not None:
-        bench.batchnorm(bench.slicer.cut(bench.plan(bench.groups.sizes)), bench.dtype)
-    seconds = time.perf_counter() - started
+    bench.accuracy(half)
+    seconds = (time.perf_counter() - started) / crew.workers
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
     if problem.latency_source == "device":
         device_minutes += problem.budget.evaluations / 60
@@ -218,6 +252,7 @@ def search_problem(
     calibrator: Calibrator | None,
     bounds: Mapping[str, float],
     channel_step: int | None,
+    judge: AccuracyJudge | None = None,
 ) -> SearchProblem:
     """The problem as a search sees it: functions of widths.
 
@@ -228,6 +263,7 @@ def search_problem(
         bounds: upper bounds by objective.
         channel_step: what ``round_to: auto`` stands for where no model tells it for each group; None for the target's
             vector length.
+        judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
@@ -247,10 +283,6 @@ def search_problem(
         planned_memory_bytes=bench.memory,
         energy_mj=energy_mj,
     )
-
-    def exact_memory(plan: PruningPlan) -> dict[str, float]:
-        planned = bench.graph.memory(bench.slicer.cut(plan))
-        return {"peak_memory": float(planned.arena_bytes + planned.weights_bytes)}
 
     def measure(plan: PruningPlan) -> Measurement:
         assert session is not None  # latency_source=device is asked for with one
@@ -274,13 +306,16 @@ def search_problem(
         plan=lambda widths: bench.plan(widths),
         accuracy=bench.accuracy,
         error=bench.task.error,
-        exact=exact_memory if "peak_memory" in wanted else None,
+        exact=lambda plan: bench.exact(plan, wanted),
         measure=measure if measured else None,
         measure_ahead=measure_ahead if measured else None,
         bounds=bounds,
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
         channel_step=step,
+        judge=judge,
+        passes=bench.passes,
+        network=bench,
     )
 
 
@@ -290,6 +325,7 @@ def _search(
     bench: Workbench,
     session: DeviceSession,
     model: LatencyModel,
+    judge: AccuracyJudge | None,
     console: Console,
 ) -> RunReport:
     """Run the method, measure its front, write everything down."""
@@ -297,7 +333,8 @@ def _search(
     console.resumable = folder.path
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
-    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
+    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step, judge)
+    bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
     budget = problem.budget.evaluations
     if len(journal):
@@ -312,6 +349,8 @@ def _search(
             progress=lambda progress: steps.advance(1, _note(context, progress)),
             report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
             minutes=problem.budget.minutes,
+            dense_passes=problem.budget.dense_passes,
+            working=lambda passes, note: steps.advance(passes * budget / context.passes, note),
         )
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
@@ -320,12 +359,16 @@ def _search(
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
+        "evaluations_stored": context.stored,
+        "evaluations_given_up": context.given_up,
+        "dense_passes_forward": round(context.compute.forward, 2),
+        "dense_passes_backward": round(context.compute.backward, 2),
         "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
-    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console)
+    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console, judge)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)

@@ -16,6 +16,7 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.planner import Planner
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import ConfigError
+from hwprune.executors import Forked
 from hwprune.experiments.candidates import CandidateJobs, linked_job
 from hwprune.experiments.devices import same_agent_of
 from hwprune.experiments.home import Home
@@ -159,7 +160,7 @@ def open_session(
         link = stack.enter_context(Link(connect, waits_s=RECONNECT_WAITS_S, say=console.warn))
         for warning in link.client(busy_wait_s=LEASE_WAIT_S).warnings:
             console.warn(warning)
-        compiler = Compiler(target, home.path, workers=2)
+        compiler = Compiler(target, home.path, Forked(2))
         measurer = Measurer(link, compiler, store, device, say=console.warn)
         yield DeviceSession(home, device, compiler, measurer, max_age_s)
 

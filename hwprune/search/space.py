@@ -125,6 +125,12 @@ class SearchSpace:
         moved = (-(-widths // self.round_to) + levels) * self.round_to
         return np.asarray(np.clip(moved, self.smallest, self.sizes))
 
+    def holds(self, widths: IntArray) -> bool:
+        """Whether ``(G,)`` widths are among those that a search may choose."""
+        if widths.shape != self.sizes.shape:
+            return False
+        return bool((self.shift(widths[None], np.zeros_like(widths))[0] == widths).all())
+
     def _snap(self, kept: npt.NDArray[Any], smallest: IntArray) -> IntArray:
         """Nearest levels to real-valued widths."""
         steps = self.round_to * np.rint(kept / self.round_to)
