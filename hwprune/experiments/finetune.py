@@ -45,9 +45,12 @@ def finetune(run_folder: Path, points: Sequence[str], console: Console) -> Front
     bench = Workbench.open(problem)
     with console.progress(len(todo) * problem.finetune.epochs, "fine-tuning") as steps:
         for row in todo:
-            module = bench.slicer.cut(files.plan(row.id))
+            plan = files.plan(row.id)
+            module = bench.slicer.cut(plan)
             training.load_weights(module, files.weights(row.id))
-            training.finetune(module, bench.task, settings(problem), teacher=bench.dense, progress=_told(steps, row.id))
+            with training.held_zeros(module, bench.slicer.weight_masks(plan)):
+                told = _told(steps, row.id)
+                training.finetune(module, bench.task, settings(problem), teacher=bench.dense, progress=told)
             module.eval()
             tuned = replace(
                 row,
@@ -57,7 +60,7 @@ def finetune(run_folder: Path, points: Sequence[str], console: Console) -> Front
                 val_metric=bench.task.evaluate(module, "val", limit=problem.evaluation.val_images),
                 test_metric=bench.task.evaluate(module, "test"),
             )
-            training.save_weights(module, files.weights(row.id))
+            training.save_weights(module, files.weights(row.id), sparse=plan.mask is not None)
             front = _with(front, tuned)
             run.write_json("front.json", front.as_dict())
             run.log("finetuned", point=row.id, val=tuned.val_metric, test=tuned.test_metric)

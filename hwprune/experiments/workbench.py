@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,8 @@ class Workbench:
     @functools.cached_property
     def graph(self) -> Graph:
         """The dense network's fused graph."""
-        return trace(self.dense, self.example_input, self.target)
+        graph = trace(self.dense, self.example_input, self.target)
+        return dataclasses.replace(graph, sparse=self.problem.pruning.sparse_kernels)
 
     @functools.cached_property
     def arithmetic(self) -> ShapeArithmetic:

@@ -7,6 +7,7 @@ behind every block.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,44 @@ class Segments:
             if member.side == "out" and is_producer(self.module.get_submodule(member.module))
             for number in self.calls(member.module)
         )
+
+    def stages(self, groups: Groups) -> list[list[int]]:
+        """Numbers of the groups, put together where their channels have the same height and width."""
+        stages: list[list[int]] = []
+        last: tuple[int, ...] = ()
+        for number, group in enumerate(groups):
+            index = self.producer(group)
+            size = next((place.shape[2:] for place in self.places if place.index >= index), ())
+            if stages and size in ((), last):  # linear layers belong to what comes before them
+                stages[-1].append(number)
+            else:
+                stages.append([number])
+                last = size
+        return stages
+
+    def macs(self, module: nn.Module, start: Place | None = None, end: Place | None = None) -> float:
+        """Multiply-adds of one image in the part from ``start`` to ``end``, by default the whole.
+
+        Args:
+            module: the network or part, at any widths.
+            start: where it begins.
+            end: where it ends.
+        """
+        first = 0 if start is None else start.index
+        last = len(self._nodes) if end is None else end.index
+        total = 0.0
+        for number, node in enumerate(self._nodes):
+            if not first < number <= last or node.op != "call_module":
+                continue
+            layer = module.get_submodule(str(node.target))
+            if is_producer(layer):
+                # A transposed convolution's window moves over its input.
+                source = node.args[0] if getattr(layer, "transposed", False) else node
+                assert isinstance(source, fx.Node)
+                shape = self._shapes[source]
+                pixels = shape[1:-1] if isinstance(layer, nn.Linear) else shape[2:]
+                total += layer.get_parameter("weight").numel() * math.prod(pixels)
+        return total
 
     def part(self, start: Place, end: Place, module: nn.Module | None = None) -> fx.GraphModule:
         """What computes the tensor at ``end`` from the one at ``start``; layers are shared with ``module``.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -133,6 +137,25 @@ def finetune(
         return (1 - share) * task.loss(outputs, batch) + share * distillation_loss(outputs, aim, temperature)
 
     _fit(module, task, settings, loss, progress)
+
+
+@contextlib.contextmanager
+def held_zeros(module: nn.Module, masks: Mapping[str, npt.NDArray[np.bool_]]) -> Iterator[None]:
+    """Training in the block leaves weights at zero that are dropped: their gradient is none.
+
+    Args:
+        module: a network whose dropped weights are zero.
+        masks: weights that stay, by parameter and in its shape.
+    """
+    handles = []
+    for name, mask in masks.items():
+        stays = torch.from_numpy(mask.astype(np.float32))
+        handles.append(module.get_parameter(name).register_hook(functools.partial(torch.mul, stays)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -226,16 +226,14 @@ class Hierarchical:
         self, context: SearchContext, space: MaskSpace, genomes: FloatArray, generation: int
     ) -> IntArray:
         """Rows of the archive that hold the genomes (step 2)."""
-        rows = []
-        origin = "offspring" if generation else "initial"
-        for genome in genomes:  # one by one: a mask of a million bits need not wait for its turn in memory
-            bits = space.decode(genome)
-            evaluation = context.evaluate_plans([space.plan(bits)], origin, generation)[0]
+        masks = [space.decode(genome) for genome in genomes]
+        plans = [space.plan(bits) for bits in masks]
+        evaluations = context.evaluate_plans(plans, "offspring" if generation else "initial", generation)
+        for evaluation, genome, bits in zip(evaluations, genomes, masks, strict=True):
             row = context.archive.row(evaluation.plan_key)
             if row is not None:
                 self._found.setdefault(row, _Thresholded(genome, float(bits.mean())))
-                rows.append(row)
-        return np.unique(np.array(rows, np.int64))
+        return context.rows(evaluations)
 
     def _breed(self, rows: IntArray, n: int, random_state: np.random.Generator) -> FloatArray:
         """``(n, n_var)`` children of a population that is sorted from best to worst (step 3)."""
@@ -282,8 +280,9 @@ class Hierarchical:
         step = idle = 0
         while idle < IDLE_MAX and (settings.gen_fine is None or step <= n_gen):
             before, spent = set(archive.front_rows()), context.spent
-            for child in children:
-                evaluation = context.evaluate_plans([space.plan(corridor.bits(child))], "fine", generation + step)[0]
+            plans = [space.plan(corridor.bits(child)) for child in children]
+            evaluations = context.evaluate_plans(plans, "fine", generation + step)
+            for evaluation, child in zip(evaluations, children, strict=True):
                 row = archive.row(evaluation.plan_key)
                 if row is not None:
                     population[row] = child
