@@ -186,6 +186,10 @@ class Workbench:
             )
         return self._adopted[plan.weights].cut(plan)
 
+    def copy(self) -> nn.Module:
+        """A copy of the dense network, to be trained."""
+        return copy.deepcopy(self.dense)
+
     def adopt(self, module: nn.Module) -> str:
         """Keep further trained weights of the dense network's shapes; their digest."""
         digest = training.weights_digest(module)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,29 +110,27 @@ class Segments:
                 last = size
         return stages
 
-    def macs(self, module: nn.Module, start: Place | None = None, end: Place | None = None) -> float:
-        """Multiply-adds of one image in the part from ``start`` to ``end``, by default the whole.
-
-        Args:
-            module: the network or part, at any widths.
-            start: where it begins.
-            end: where it ends.
-        """
+    def pixels(self, start: Place | None = None, end: Place | None = None) -> dict[str, int]:
+        """How often the window of every layer with weights is applied to an image, between two places."""
         first = 0 if start is None else start.index
         last = len(self._nodes) if end is None else end.index
-        total = 0.0
+        found: dict[str, int] = {}
         for number, node in enumerate(self._nodes):
             if not first < number <= last or node.op != "call_module":
                 continue
-            layer = module.get_submodule(str(node.target))
+            layer = self.module.get_submodule(str(node.target))
             if is_producer(layer):
                 # A transposed convolution's window moves over its input.
                 source = node.args[0] if getattr(layer, "transposed", False) else node
                 assert isinstance(source, fx.Node)
                 shape = self._shapes[source]
-                pixels = shape[1:-1] if isinstance(layer, nn.Linear) else shape[2:]
-                total += layer.get_parameter("weight").numel() * math.prod(pixels)
-        return total
+                times = math.prod(shape[1:-1] if isinstance(layer, nn.Linear) else shape[2:])
+                found[str(node.target)] = found.get(str(node.target), 0) + times
+        return found
+
+    def macs(self, module: nn.Module, start: Place | None = None, end: Place | None = None) -> float:
+        """Multiply-adds of one image between two places, by default of the whole, at the widths of ``module``."""
+        return macs(module, self.pixels(start, end))
 
     def part(self, start: Place, end: Place, module: nn.Module | None = None) -> fx.GraphModule:
         """What computes the tensor at ``end`` from the one at ``start``; layers are shared with ``module``.
@@ -152,6 +150,13 @@ class Segments:
         part = fx.GraphModule(self.module if module is None else module, graph)
         part.train((self.module if module is None else module).training)
         return part
+
+
+def macs(module: nn.Module, pixels: Mapping[str, int]) -> float:
+    """Multiply-adds of one image in the layers that ``pixels`` names, at the widths of ``module``."""
+    return float(
+        sum(module.get_submodule(name).get_parameter("weight").numel() * times for name, times in pixels.items())
+    )
 
 
 def groups_within(part: nn.Module, groups: Groups) -> Groups:

@@ -1,7 +1,7 @@
 """Training, fine-tuning, BatchNorm re-estimation, and weights in files."""
 
-from hwprune.training.batchnorm import BatchNormEstimator, reestimate_batchnorm
-from hwprune.training.loop import Epoch, TrainingSettings, distillation_loss, finetune, held_zeros, train
+from hwprune.training.batchnorm import BatchNormEstimator, reestimate_batchnorm, take_statistics
+from hwprune.training.loop import Epoch, TrainingSettings, distillation_loss, finetune, fit, held_zeros, train
 from hwprune.training.weights import load_weights, save_weights, weights_digest
 
 __all__ = [
@@ -10,10 +10,12 @@ __all__ = [
     "TrainingSettings",
     "distillation_loss",
     "finetune",
+    "fit",
     "held_zeros",
     "load_weights",
     "reestimate_batchnorm",
     "save_weights",
+    "take_statistics",
     "train",
     "weights_digest",
 ]

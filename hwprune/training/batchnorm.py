@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -26,23 +28,32 @@ class BatchNormEstimator:
 
     def __call__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
         """Set the statistics of ``module`` in place to the mean over the batches, computed in ``dtype``."""
-        layers = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
-        if not layers:
-            return
-        training, momenta = module.training, [layer.momentum for layer in layers]
-        module.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all batches
-            layer.train()
-        try:
-            with torch.inference_mode(), autocast(dtype):
-                for batch in self.batches:
-                    self._task.forward(module, batch)
-        finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
-                layer.momentum = momentum
-            module.train(training)
+
+        def run() -> None:
+            for batch in self.batches:
+                self._task.forward(module, batch)
+
+        take_statistics(module, run, dtype)
+
+
+def take_statistics(module: nn.Module, run: Callable[[], object], dtype: torch.dtype | None = None) -> None:
+    """Set the BatchNorm statistics of ``module`` in place to the mean over the batches that ``run`` calls it with."""
+    layers = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
+    if not layers:
+        return
+    training, momenta = module.training, [layer.momentum for layer in layers]
+    module.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+        layer.train()
+    try:
+        with torch.inference_mode(), autocast(dtype):
+            run()
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        module.train(training)
 
 
 def reestimate_batchnorm(

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,7 @@ def train(
     Raises:
         ConfigError: the loss stopped being a number.
     """
-    _fit(module, task, settings or TrainingSettings(), task.loss, progress)
+    fit(module, task, settings or TrainingSettings(), task.loss, progress)
 
 
 def finetune(
@@ -136,7 +136,7 @@ def finetune(
             aim = task.forward(teacher, batch)
         return (1 - share) * task.loss(outputs, batch) + share * distillation_loss(outputs, aim, temperature)
 
-    _fit(module, task, settings, loss, progress)
+    fit(module, task, settings, loss, progress)
 
 
 @contextlib.contextmanager
@@ -168,13 +168,18 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _fit(
+def fit(
     module: nn.Module,
     task: Task,
     settings: TrainingSettings,
-    loss_of: Callable[[Tensor, Batch], Tensor],
-    progress: Progress | None,
+    loss_of: Callable[[Any, Batch], Tensor],
+    progress: Progress | None = None,
 ) -> None:
+    """Train ``module`` in place with a loss of one's own: of the module's outputs, and the batch they are for.
+
+    Raises:
+        ConfigError: the loss stopped being a number.
+    """
     module.to(memory_format=torch.channels_last)  # a tenth faster
     optimizer = torch.optim.SGD(
         module.parameters(),
@@ -206,7 +211,7 @@ def _epoch(
     module: nn.Module,
     task: Task,
     settings: TrainingSettings,
-    loss_of: Callable[[Tensor, Batch], Tensor],
+    loss_of: Callable[[Any, Batch], Tensor],
     optimizer: torch.optim.Optimizer,
     epoch: int,
 ) -> float:

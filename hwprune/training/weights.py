@@ -27,8 +27,8 @@ BITS, VALUES = ":bits", ":values"
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Copy the weights of a ``.safetensors`` file, or of a state dictionary in any other, into ``module``.
 
-    Number formats are converted, and tensors that were stored sparse filled up again. A dictionary under ``state_dict``, and names that ``DataParallel`` has prefixed with
-    ``module.``, are understood.
+    Number formats are converted, and tensors that were stored sparse get their zeros back. A dictionary under
+    ``state_dict``, and names that ``DataParallel`` has prefixed with ``module.``, are understood.
 
     Raises:
         WeightsError: the file is missing or unreadable, or its keys or shapes are not those of ``module``.
