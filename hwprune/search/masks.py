@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hwprune.errors import ConfigError
 from hwprune.pruning.plan import PruningPlan
 from hwprune.search.network import PrunableNetwork
+from hwprune.search.problem import SearchProblem
 
 Bits = npt.NDArray[np.bool_]
 Packed = npt.NDArray[np.uint8]
@@ -21,6 +23,18 @@ Importance = Literal["magnitude_rank", "taylor", "uniform"]
 
 #: Training images that the gradients of ``taylor`` are taken on.
 _TAYLOR_IMAGES = 512
+
+
+def check_latency(problem: SearchProblem) -> None:
+    """Refuse a latency that nobody measures: the device's model knows widths.
+
+    Raises:
+        ConfigError: the problem minimizes or bounds it, and candidates are not measured.
+    """
+    if "latency" in {*problem.objectives, *problem.bounds} and problem.measure is None:
+        raise ConfigError(
+            "no model predicts the latency of single weights: --set latency_source=device, or minimize=published"
+        )
 
 
 class MaskSpace:
@@ -67,7 +81,12 @@ class MaskSpace:
     @functools.cached_property
     def _ranks(self) -> FloatRow:
         """``(size,)`` rank of every weight's magnitude in its piece, in (0, 1]."""
-        return _ranks(np.abs(self._layout.row(self._network.dense)), self._lengths)
+        return _ranks(self.magnitudes, self._lengths)
+
+    @property
+    def magnitudes(self) -> FloatRow:
+        """``(size,)`` absolute values of the dense network's weights."""
+        return np.abs(self._layout.row(self._network.dense))
 
     def decode(self, quantiles: FloatArray) -> Bits:
         """``(size,)`` weights that lie above ``(n_var,)`` thresholds, each given as a quantile in [0, 1)."""

@@ -10,10 +10,12 @@ trained under cross-network constraints; a feature selector says what a sub-netw
 joined by global performance impairment ranking. The numbers in the code are the steps of docs/methods.md.
 
 Choices of this implementation:
-    - Sub-networks end where stages do (``split=equal_macs``: where multiply-adds are equal); a stem of one layer belongs
-      to the first. Channels made in several sub-networks stay whole, those that leave one are zero until all are joined.
-    - A detector is a convolution, a mean and a linear layer, trained on the dense network's features (``detector=tail``:
-      the dense network's remaining layers). Where the budget does not hold an epoch of it, tails are used.
+    - Sub-networks end where stages do (``split=equal_macs``: where multiply-adds are equal); a stem of one layer
+      belongs to the first. Channels made in several sub-networks stay whole, those that leave one are zero until all
+      are joined.
+    - A detector is a convolution, a mean and a linear layer, trained on the dense network's features
+      (``detector=tail``: the dense network's remaining layers). Where the budget does not hold an epoch of it, tails
+      are used.
     - A genome has one bit a filter, or one ratio a layer of filters ranked by importance.
     - Inside a search weights are inherited, and BatchNorm's statistics re-estimated on ``subnet_bn_images`` images.
     - Members of fronts are trained with a feature constraint where the budget holds it.
@@ -94,7 +96,7 @@ class Settings(MethodSettings):
         n_gen: most generations of a sub-network's search.
         cx_prob: probability of crossover.
         kept_ratio_min: smallest share of filters that an individual keeps at the start.
-        front_ft_epochs: training of each member of a front; none for as many as a quarter of the budget holds, up to 10.
+        front_ft_epochs: training of each member of a front; none for as many as a quarter of the budget holds.
         front_ft_lr: its largest learning rate.
         joint: how fronts are joined: all sums of impairments, thresholds of their ranks, sums of what members lose by
             themselves, or at random.

@@ -32,11 +32,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from hwprune.errors import ConfigError
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, Packed
+from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, Packed, check_latency
 from hwprune.search.methods.base import MethodSettings, network_of
 from hwprune.search.operators import binary_tournament, polynomial_mutation, simulated_binary_crossover
 from hwprune.search.survival import OPERATORS, feasible_first
@@ -171,10 +170,7 @@ class Hierarchical:
             ConfigError: the problem has no network, or wants a latency that nobody measures.
         """
         problem, settings = context.problem, self.settings
-        if "latency" in {*problem.objectives, *problem.bounds} and problem.measure is None:
-            raise ConfigError(
-                "no model predicts the latency of single weights: --set latency_source=device, or minimize=published"
-            )
+        check_latency(problem)
         self._found = {}
         space = MaskSpace(
             network_of(problem, "hierarchical"),
