@@ -20,7 +20,7 @@ Choices of this implementation:
     - Inside a search weights are inherited, and BatchNorm's statistics re-estimated on ``subnet_bn_images`` images.
     - Members of fronts are trained with a feature constraint where the budget holds it.
     - Impairments are taken to add up (``joint=knapsack``), and schemes that cover the predicted front are evaluated
-      whole; what they really lose is kept beside the prediction.
+      whole; what was predicted for them is in the run's journal.
     - The budget in multiply-adds is shared: ``SEARCH_SHARE`` for the searches, ``RANKING_SHARE`` for impairments, the
       rest for joint schemes.
     - ``minimize=published``: error and multiply-adds, whatever the problem's objectives. With ``minimize=problem``,
@@ -32,7 +32,7 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -146,15 +146,9 @@ class Member:
 
 @dataclass
 class EMODIR:
-    """The method; see the module's docstring.
-
-    Attributes:
-        settings: its settings.
-        predictions: predicted impairment and true loss of every joint scheme of the last run.
-    """
+    """The method; see the module's docstring."""
 
     settings: Settings
-    predictions: list[tuple[float, float]] = field(default_factory=list, init=False)
 
     def run(self, context: SearchContext) -> Archive:
         """Search every sub-network, rank what its choices impair, evaluate joint schemes.
@@ -165,12 +159,11 @@ class EMODIR:
         network = network_of(context.problem, "emo_dir")
         if not network.task.needs_logits:
             raise ConfigError("emo_dir judges features by the classes they give, and this task has none: use hamp")
-        self.predictions = []
         with context.until_spent():
             dense = context.evaluate_plans([PruningPlan.dense(network.groups)], "initial", 0)[0]
             context.end_generation(0)
             if dense.error is None:
-                _Run(self.settings, context, network, dense.objectives["error"], self.predictions).all()
+                _Run(self.settings, context, network).all()
         return context.archive
 
 
@@ -181,8 +174,6 @@ class _Run:
     settings: Settings
     context: SearchContext
     network: PrunableNetwork
-    dense_error: float
-    predictions: list[tuple[float, float]]
 
     def all(self) -> None:
         """Steps 1 to 6."""
@@ -383,10 +374,10 @@ class _Run:
         n = min(settings.joint_eval_max, int(context.passes_left / whole + 1e-6), context.remaining)
         schemes = self._schemes(values, n).up_to(settings.drop_max / 100).spread(n)
         plans = [self._plan(judges, fronts, choice) for choice in schemes.choices.tolist()]
-        evaluations = context.evaluate_plans(plans, "joint", 2)
-        for predicted, evaluation in zip(schemes.F[:, 0].tolist(), evaluations, strict=True):
-            if evaluation.error is None:
-                self.predictions.append((predicted, evaluation.objectives["error"] - self.dense_error))
+        # Predictions go into the journal: what became of them shows how well impairments add up.
+        told = {"plan_keys": [plan.key for plan in plans], "predicted": schemes.F[:, 0].tolist()}
+        context.part("joint schemes", lambda: Part(told))
+        context.evaluate_plans(plans, "joint", 2)
 
     def _schemes(self, values: list[FloatArray], n: int) -> Schemes:
         if self.settings.joint == "rank_threshold":

@@ -1,5 +1,7 @@
 """Networks taken apart at the places where one tensor connects all."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ def test_parts_in_a_row_are_the_network(case):
     with torch.no_grad():
         found = x
         places = segments.places
-        for start, end in zip(places, places[1:], strict=False):
+        for start, end in itertools.pairwise(places):
             found = segments.part(start, end)(found)
             assert found.shape[1:] == end.shape[1:]
         assert torch.equal(found, module(x))
