@@ -142,11 +142,14 @@ class Segments:
         """
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {self._nodes[start.index]: graph.placeholder("x")}
+
+        def lies_inside(node: fx.Node) -> bool:
+            return start.index < self._number.get(node, -1) <= end.index
+
         for node in self._graph.nodes:
-            if node.op == "get_attr" or start.index < self._number.get(node, -1) <= end.index:
+            if lies_inside(node) or (node.op == "get_attr" and any(map(lies_inside, node.users))):
                 copies[node] = graph.node_copy(node, lambda argument: copies[argument])
         graph.output(copies[self._nodes[end.index]])
-        graph.eliminate_dead_code()
         part = fx.GraphModule(self.module if module is None else module, graph)
         part.train((self.module if module is None else module).training)
         return part

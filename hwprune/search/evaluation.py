@@ -198,7 +198,7 @@ class SearchContext:
         Raises:
             BudgetExhausted: nothing is left to spend on them.
         """
-        self._check_budget()
+        self._check_budget(2e-6 * self.passes)
         started = time.perf_counter()
         todo = [name for name in works if self._journal.part(name) is None]
         if self.executor is None or len(todo) < 2:
@@ -306,9 +306,10 @@ class SearchContext:
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
 
-    def _check_budget(self) -> None:
+    def _check_budget(self, passes: float) -> None:
         # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
-        if self.spent >= self.budget or self.passes_left < 1e-6 * self.passes or self._seconds_left <= 0:
+        rounding = 1e-6 * self.passes
+        if self.spent >= self.budget or passes > self.passes_left + rounding or self._seconds_left <= 0:
             raise BudgetExhausted
 
     def _new(self, plans: Sequence[Plan]) -> list[Plan]:
@@ -349,7 +350,7 @@ class SearchContext:
         if known is not None:
             self.repeated += 1
             return known
-        self._check_budget()
+        self._check_budget(self.problem.passes(plan))
         recorded = self._journal.evaluation(plan.key)
         evaluation = recorded or next(made)
         if recorded is None:

@@ -49,7 +49,7 @@ from hwprune.pruning.segments import Segments
 from hwprune.search import joint
 from hwprune.search.archive import Archive
 from hwprune.search.compute import Compute, Part
-from hwprune.search.evaluation import SearchContext
+from hwprune.search.evaluation import BudgetExhausted, SearchContext
 from hwprune.search.filters import BitEncoding, Bits, Encoding, FilterBits, RatioEncoding
 from hwprune.search.joint import Schemes
 from hwprune.search.methods.base import MethodSettings, network_of
@@ -75,8 +75,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 SEARCH_SHARE, RANKING_SHARE, DETECTOR_SHARE, TRAINING_SHARE = 0.55, 0.2, 0.15, 0.25
 #: Epochs of detectors and of members where the budget holds them.
 EPOCHS_MAX = 10
-#: Joint schemes of the random control that are drawn for each one that is evaluated.
-DRAWN_EACH = 1
+#: Fewest evaluations that a sub-network is worth searching with.
+EVALUATIONS_MIN = 4
 
 
 class Settings(MethodSettings):
@@ -190,6 +190,8 @@ class _Run:
     def _judges(self, segments: Segments, parts: list[SubNetwork]) -> list[PartJudge]:
         """Cached features and detectors (step 1)."""
         settings, context, network = self.settings, self.context, self.network
+        if context.affordable < EVALUATIONS_MIN:
+            raise BudgetExhausted
         val, train, compute = cached_features(network, segments, parts, settings.subnet_bn_images)
         context.charge(compute)
         detectors: list[nn.Module | None] = [None] * len(parts)
@@ -246,6 +248,8 @@ class _Run:
         """Fronts of all sub-networks (step 2c)."""
         context, settings = self.context, self.settings
         share = SEARCH_SHARE * context.passes_left / len(judges)
+        if any(share < EVALUATIONS_MIN * judge.compute(judge.part).total for judge in judges):
+            raise BudgetExhausted
         seeds = context.random_state.integers(2**31, size=len(judges))
         scores = [tuple(self.network.scores[number] for number in judge.numbers) for judge in judges]
         works: dict[str, Callable[[], Part]] = {
@@ -338,7 +342,10 @@ class _Run:
             tail = None if is_last else segments.part(part.end, segments.places[-1])
             behind_macs = 0.0 if tail is None else segments.macs(self.network.dense, part.end)
             price = judge.compute(judge.part, behind_macs).total
-            front = fronts[number] = _thinned(fronts[number], max(int(share / price) - 1, 1))
+            affordable = int(share / price) - 1
+            if affordable < 1:
+                raise BudgetExhausted
+            front = fronts[number] = _thinned(fronts[number], affordable)
 
             def work(
                 judge: PartJudge = judge,
@@ -442,15 +449,16 @@ def search_part(
         F = np.array(rows)
         return F if costs is None else np.column_stack([F[:, :1], costs(units)])
 
-    affordable = max(int(passes / price), 2)
+    affordable = int(passes / price) - 1
     pop_size = int(np.clip(affordable // 4, 4, 24)) if settings.pop_size is None else settings.pop_size
+    pop_size = min(pop_size, affordable)
     encoding: Encoding = RatioEncoding(filters, settings.cx_prob)
     if settings.encoding == "filter_bits":
         encoding = BitEncoding(filters, cx_prob=settings.cx_prob, ranked_share=0.0, ratio_min=settings.kept_ratio_min)
     front = evolve(
         encoding,
         objectives,
-        pop_size=min(pop_size, affordable),
+        pop_size=pop_size,
         evaluations=pop_size * (settings.n_gen + 1),
         random_state=np.random.default_rng(seed),
         may_go_on=lambda: spent.total + pop_size * price <= passes,

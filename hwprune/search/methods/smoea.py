@@ -254,7 +254,7 @@ class _Group:
                 self.context.tell(compute.total, f"group {done + 1}, {len(filters.sizes)} layers")
             return np.column_stack([errors, costs])
 
-        pop_size = _population(settings.pop_size, affordable)
+        pop_size = min(_population(settings.pop_size, affordable), affordable)
         front = evolve(
             self.encoding,
             objectives,
