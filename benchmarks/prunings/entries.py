@@ -64,9 +64,7 @@ ALL = tuple(NETWORKS)
 
 STRUCTURED = (
     Entry("hamp", "hamp", "method", networks=ALL),
-    Entry(
-        "smoea", "smoea", "method", {"tau_drop": (1.0, 3.0, 8.0), "calib_images": 256}, networks=("resnet20", "vgg14")
-    ),
+    Entry("smoea", "smoea", "method", {"tau_drop": (1.0, 3.0, 8.0)}, networks=("resnet20", "vgg14")),
     Entry("emo_dir", "emo_dir", "method", networks=("resnet20", "resnet56")),
     Entry("nsga2", "nsga2", "control", networks=ALL),
     Entry("random", "random", "control"),

@@ -67,7 +67,7 @@ class Slicer:
         """
         cut = _Cut(self._layers, self._containers, self._masks(plan)).module(self.module)
         for name, bits in self.weight_masks(plan).items():
-            cut.get_parameter(name).detach().mul_(torch.from_numpy(bits))
+            cut.get_parameter(name).detach().masked_fill_(torch.from_numpy(~bits), 0.0)
         return cut
 
     def masked(self, plan: PruningPlan) -> nn.Module:

@@ -36,10 +36,8 @@ class Schemes:
     F: FloatArray
 
     def spread(self, n: int) -> Schemes:
-        """``n`` of them that cover the predicted front best."""
-        if len(self.choices) <= n:
-            return self
-        rows = np.sort(hv_greedy(self.F, n).rows)
+        """``n`` of them that cover the predicted front best, those first that add most to it."""
+        rows = hv_greedy(self.F, n).rows if len(self.F) else np.empty(0, np.int64)
         return Schemes(self.choices[rows], self.F[rows])
 
     def up_to(self, impairment: float) -> Schemes:

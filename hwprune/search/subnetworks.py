@@ -5,6 +5,7 @@ What a sub-network is given and what it should give are cached; a detector behin
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -230,11 +231,11 @@ class Detector(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A module that is not trained: its statistics stand still, and it takes no gradient of its own weights."""
+    """A copy of a module that is not trained: its statistics stand still, and its weights take no gradient."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module.eval().requires_grad_(False)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Frozen:
         """Stays in evaluation mode."""

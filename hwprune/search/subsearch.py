@@ -97,9 +97,9 @@ def evolve(
         parents = binary_tournament(len(genomes), 2 * -(-n // 2), random_state)
         A, B = np.split(genomes[parents], 2)
         children = encoding.vary(A, B, random_state)[:n]
-        pool = np.concatenate([genomes, children])
-        pool_F = np.concatenate([F, evaluate(encoding.decode(children))])
-        # Of genomes that decode alike one is enough.
+        pool = np.concatenate([children, genomes])
+        pool_F = np.concatenate([evaluate(encoding.decode(children)), F])
+        # Of genomes that decode alike the newest is enough.
         first = np.sort(np.unique(encoding.decode(pool), axis=0, return_index=True)[1])
         survivors = first[select(pool_F[first], pop_size).rows]
         genomes, F = pool[survivors], pool_F[survivors]

@@ -376,9 +376,8 @@ class _Run:
 
     def _join(self, judges: list[PartJudge], fronts: list[list[Member]], values: list[FloatArray]) -> None:
         """Joint schemes, evaluated whole (steps 5 and 6)."""
-        settings, context, network = self.settings, self.context, self.network
-        whole = context.problem.passes(PruningPlan.dense(network.groups))
-        n = min(settings.joint_eval_max, int(context.passes_left / whole + 1e-6), context.remaining)
+        settings, context = self.settings, self.context
+        n = settings.joint_eval_max
         schemes = self._schemes(values, n).up_to(settings.drop_max / 100).spread(n)
         plans = [self._plan(judges, fronts, choice) for choice in schemes.choices.tolist()]
         # Predictions go into the journal: what became of them shows how well impairments add up.

@@ -222,13 +222,16 @@ class Hierarchical:
         self, context: SearchContext, space: MaskSpace, genomes: FloatArray, generation: int
     ) -> IntArray:
         """Rows of the archive that hold the genomes (step 2)."""
-        masks = [space.decode(genome) for genome in genomes]
-        plans = [space.plan(bits) for bits in masks]
+        plans, densities = [], []
+        for genome in genomes:
+            bits = space.decode(genome)  # eight times as large as the plan that is made of it
+            plans.append(space.plan(bits))
+            densities.append(float(bits.mean()))
         evaluations = context.evaluate_plans(plans, "offspring" if generation else "initial", generation)
-        for evaluation, genome, bits in zip(evaluations, genomes, masks, strict=True):
+        for evaluation, genome, density in zip(evaluations, genomes, densities, strict=True):
             row = context.archive.row(evaluation.plan_key)
             if row is not None:
-                self._found.setdefault(row, _Thresholded(genome, float(bits.mean())))
+                self._found.setdefault(row, _Thresholded(genome, density))
         return context.rows(evaluations)
 
     def _breed(self, rows: IntArray, n: int, random_state: np.random.Generator) -> FloatArray:

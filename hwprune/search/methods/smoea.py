@@ -16,6 +16,7 @@ Choices of this implementation:
     - Of a sub-network's front the smallest member is taken whose network loses up to ``tau_drop`` points (before
       fine-tuning, BatchNorm re-estimated) against the network before this group; the front is bisected for it. Several
       tolerances make several networks, one after the other.
+    - Small budgets shrink the images, the evaluations and the bisection alike; see ``CALIB_MAX`` and what follows.
     - Filters are removed physically; the network is fine-tuned in between as far as the budget holds, with the dense
       network as teacher. Multiply-adds of parts and of training count.
     - ``minimize=published``: error and parameters, whatever the problem's objectives. With ``minimize=problem`` the
@@ -52,8 +53,10 @@ FloatArray = npt.NDArray[np.float64]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-#: Evaluations of the whole network that picking a member of a front takes at most.
-PICKS = 8
+#: Evaluations of the whole network that picking a member of a front takes at most, and the share of a group's turn.
+PICKS, PICK_SHARE = 8, 0.35
+#: Images that reconstruction is judged on where the budget holds them, fewest, and evaluations worth more than images.
+CALIB_MAX, CALIB_MIN, EVALUATIONS_WANTED = 1024, 128, 80
 #: Epochs of fine-tuning after each group where the budget holds them.
 EPOCHS_MAX = 20
 #: Fewest evaluations that a group is worth searching with.
@@ -69,7 +72,8 @@ class Settings(MethodSettings):
         order: of the groups.
         fitness: of a sub-network: ``reconstruction`` of its output, or ``accuracy`` of the whole network.
         teacher: what is reconstructed: the network before this group is pruned, or the dense one.
-        calib_images: training images that reconstruction is judged on.
+        calib_images: training images that reconstruction is judged on; none for 1,024, or less where the budget is
+            small.
         pop_size: individuals; none for 40, or less where the budget is small.
         n_gen: most generations a group.
         crossover: of each filter by itself, or of what lies behind one point.
@@ -91,7 +95,7 @@ class Settings(MethodSettings):
     order: Literal["deep_to_shallow", "shallow_to_deep"] = "deep_to_shallow"
     fitness: Literal["reconstruction", "accuracy"] = "reconstruction"
     teacher: Literal["current", "original"] = "current"
-    calib_images: Count = 1024
+    calib_images: Count | None = None
     pop_size: Annotated[int, Field(ge=4)] | None = None
     n_gen: Count = 60
     crossover: Literal["uniform", "one_point"] = "uniform"
@@ -201,14 +205,16 @@ class _Group:
         share = context.passes_left / left
         whole = context.problem.passes(self.model.plan)
         epochs, training_passes = self._epochs(0.5 * share)
+        share -= training_passes
+        picks = int(np.clip(PICK_SHARE * share / whole, 1, PICKS))
         seed = int(context.random_state.integers(2**31))
-        afforded = share - training_passes - PICKS * whole
+        afforded = share - picks * whole
         if settings.fitness == "accuracy":
             front = self._by_accuracy(max(int(afforded / whole), 0), done + 1, seed)
         else:
             found = context.part(f"group {done}", lambda: self._search(afforded, done, seed))
             front = LocalFront.from_dict(found["front"])
-        model = self._pick(front, tolerance, done + 1) if len(front.bits) else self.model
+        model = self._pick(front, tolerance, picks, done + 1) if len(front.bits) else self.model
         if epochs and model.plan.widths != self.model.plan.widths:
             return self._finetuned(model, epochs, done)
         return model
@@ -235,7 +241,7 @@ class _Group:
             self.model.plan,
             self.numbers,
             teacher=settings.teacher,
-            images=settings.calib_images,
+            images=self._images(passes),
         )
         spent = judge.cached
         affordable = int((passes - spent.total) / judge.compute(self.model.plan).total)
@@ -265,6 +271,15 @@ class _Group:
             may_go_on=lambda: spent.total + pop_size * judge.compute(self.model.plan).total <= passes,
         )
         return Part({"front": front.as_dict()}, spent)
+
+    def _images(self, passes: float) -> int:
+        """Images for reconstruction: as wanted, or so many that enough evaluations are left."""
+        if self.settings.calib_images is not None:
+            return self.settings.calib_images
+        span = self.segments.span([self.network.groups[number] for number in self.numbers])
+        part = self.segments.macs(self.network.cut(self.model.plan), *span)
+        each = part / self.segments.macs(self.network.dense) / self.network.val_images
+        return int(np.clip(passes / (EVALUATIONS_WANTED * each), CALIB_MIN, CALIB_MAX))
 
     def _by_accuracy(self, affordable: int, generation: int, seed: int) -> LocalFront:
         """The sub-network's front by true evaluations of the whole network."""
@@ -297,7 +312,7 @@ class _Group:
         values = problem.cheap(np.array([plan.widths for plan in [self.model.plan, *plans]]))
         return np.column_stack([values[name][1:] / values[name][0] for name in names])
 
-    def _pick(self, front: LocalFront, tolerance: float, generation: int) -> _Model:
+    def _pick(self, front: LocalFront, tolerance: float, picks: int, generation: int) -> _Model:
         """The member of the front that the network goes on with (step 2g), evaluated truly."""
         settings, filters = self.settings, self.filters
         order = np.argsort(front.F[:, 1], kind="stable")
@@ -308,7 +323,7 @@ class _Group:
 
         if settings.pick == "tolerance":
             low, high, seen = 0, len(plans) - 1, {}
-            while low < high and len(seen) < PICKS - 1:
+            while low < high and len(seen) < picks - 1:
                 middle = (low + high) // 2
                 seen[middle] = _error(evaluated(middle))
                 if seen[middle] <= self.model.error + tolerance / 100:

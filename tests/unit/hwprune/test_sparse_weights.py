@@ -24,7 +24,7 @@ def masks_of(module, density):
     }
     with torch.no_grad():
         for name, mask in masks.items():
-            module.get_parameter(name).mul_(torch.from_numpy(mask))
+            module.get_parameter(name).masked_fill_(torch.from_numpy(~mask), 0.0)
     return masks
 
 

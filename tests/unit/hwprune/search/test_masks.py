@@ -1,5 +1,7 @@
 """Thresholds, corridors and variation of weight masks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,17 @@ def test_mutation_flips_as_many_bits_as_it_is_told_and_spares_the_important(corr
 def test_mutation_of_more_bits_than_there_are_flips_all(corridor, generator):
     packed = corridor.sample(3, 0.1, generator)[1]
     assert corridor.kept(corridor.mutate(packed, 10 * N, 1.0, generator)) == 0
+
+
+def test_hundred_masks_of_resnet_110_need_a_tenth_of_a_gigabyte(generator):
+    importance = generator.random(1_719_856, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        corridor = Corridor(importance > 0.2, importance > 0.8, importance)
+        population = corridor.sample(100, 0.1, generator)
+        corridor.mutate(corridor.cross(population[0], population[-1], 0.5, 0.05, generator), 5000, 0.5, generator)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(population) == 100
+    assert peak_bytes < 100e6
