@@ -299,7 +299,9 @@ def _search(
     if len(journal):
         console.info(f"{folder.id}: going on after {len(journal)} evaluations")
     folder.log("search", evaluations_known=len(journal), budget=budget)
-    with console.progress(budget, f"{config.method} on {config.device}") as steps:
+    whole = told.passes(told.plan(told.space.sizes))  # of one evaluation, in dense passes over the validation images
+    passes = problem.budget.dense_passes or budget * whole
+    with console.progress(min(budget, round(passes / whole)), f"{config.method} on {config.device}") as steps:
         context = SearchContext(
             told,
             budget,
@@ -308,8 +310,8 @@ def _search(
             progress=lambda progress: steps.advance(1, _note(context, progress)),
             report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
             minutes=problem.budget.minutes,
-            dense_passes=problem.budget.dense_passes,
-            working=lambda passes, note: steps.advance(passes * budget / context.passes, note),
+            dense_passes=passes,
+            working=lambda spent, note: steps.advance(spent / whole, note),
         )
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()

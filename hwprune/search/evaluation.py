@@ -131,6 +131,7 @@ class SearchContext:
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
+        self._told = 0.0
         self._working = working or (lambda passes, note: None)
         self._known: dict[str, Evaluation] = {}
         self._asked: set[bytes] = set()
@@ -216,7 +217,10 @@ class SearchContext:
         for name in works:
             known = self._journal.part(name)
             assert known is not None
-            self.compute += Compute(**known["compute"])
+            compute = Compute(**known["compute"])
+            self.compute += compute
+            self.tell(max(compute.total - self._told, 0.0), name)
+            self._told = 0.0
             self._seconds_left -= known["seconds"]
             found[name] = known["found"]
         return found
@@ -227,6 +231,7 @@ class SearchContext:
 
     def tell(self, passes: float, note: str) -> None:
         """Let the user know that a part of the search has spent ``passes`` more, and what it is at."""
+        self._told += passes
         self._working(passes, note)
 
     def recall(self) -> list[Evaluation]:
