@@ -135,7 +135,8 @@ def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], cons
         ConfigError: the method or one of its settings cannot be used.
     """
     methods.build(method, settings)
-    objectives = methods.objectives(method, settings, problem.objectives)
+    bounded, is_measured = list(parse_bounds(problem.constraints)), problem.latency_source == "device"
+    objectives = methods.objectives(method, settings, problem.objectives, bounded, is_measured)
     if objectives != problem.objectives:
         console.info(
             f"{method} minimizes {' and '.join(objectives)} as its paper does; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch
 from hwprune.errors import ConfigError
 from hwprune.pruning.plan import PruningPlan
 from hwprune.search.network import PrunableNetwork
-from hwprune.search.problem import SearchProblem
 
 Bits = npt.NDArray[np.bool_]
 Packed = npt.NDArray[np.uint8]
@@ -28,13 +27,17 @@ _TAYLOR_IMAGES = 512
 HISTOGRAM_BINS = 1024
 
 
-def check_latency(problem: SearchProblem) -> None:
+def check_latency(wanted: Iterable[str], *, is_measured: bool) -> None:
     """Refuse a latency that nobody measures: the device's model knows widths.
 
+    Args:
+        wanted: objectives that are minimized or bounded.
+        is_measured: whether candidates' latencies are.
+
     Raises:
-        ConfigError: the problem minimizes or bounds it, and candidates are not measured.
+        ConfigError: it is wanted, and not measured.
     """
-    if "latency" in {*problem.objectives, *problem.bounds} and problem.measure is None:
+    if "latency" in wanted and not is_measured:
         raise ConfigError(
             "no model predicts the latency of single weights: --set latency_source=device, or minimize=published"
         )
@@ -96,16 +99,17 @@ class MaskSpace:
         return np.asarray(self._ranks > np.repeat(quantiles.astype(np.float32), self._lengths))
 
     def importance(self, kind: Importance) -> FloatRow:
-        """``(size,)`` importance of every weight in (0, 1]: its rank inside its layer by magnitude or ``taylor``.
+        """``(size,)`` importance of every weight in (0, 1].
 
-        ``uniform`` makes all weights alike, for comparison.
+        Args:
+            kind: ``magnitude_rank`` for the rank of its magnitude inside its layer; ``taylor`` for the rank among all
+                weights of what the loss is expected to change by without it; ``uniform`` makes all weights alike.
         """
         if kind == "uniform":
             return np.full(self.size, 0.5, np.float32)
-        values = self._layout.row(self._network.dense)
         if kind == "taylor":
-            values = values * self._gradient()
-        return _ranks(np.abs(values), np.diff(self._layout.starts))
+            return _ranks(self.magnitudes * self._gradients(), [self.size])
+        return _ranks(self.magnitudes, np.diff(self._layout.starts))
 
     def plan(self, bits: Bits) -> PruningPlan:
         """The plan that keeps the weights of ``(size,)`` bits."""
@@ -114,8 +118,8 @@ class MaskSpace:
         kept = self._occupied(bits) if self.removes_empty else self._dense.kept
         return PruningPlan(kept, self._layout.pack(bits))
 
-    def _gradient(self) -> FloatRow:
-        """``(size,)`` gradient of the loss by every weight, on a few training images."""
+    def _gradients(self) -> FloatRow:
+        """``(size,)`` sizes of the loss's gradient by every weight, mean over a few training batches."""
         network = self._network
         module = network.inherit(self._dense).requires_grad_()
         weights = [module.get_parameter(name) for name in self._layout.names]
@@ -123,7 +127,7 @@ class MaskSpace:
         for batch in network.task.batches("train", 64, shuffle_seed=network.seed, limit=_TAYLOR_IMAGES):
             loss = network.task.loss(network.task.forward(module, batch), batch)
             gradients = torch.autograd.grad(loss, weights)
-            total += torch.cat([gradient.flatten() for gradient in gradients]).numpy()
+            total += torch.cat([gradient.flatten() for gradient in gradients]).abs().numpy()
         return total
 
     def _occupied(self, bits: Bits) -> tuple[tuple[int, ...], ...]:

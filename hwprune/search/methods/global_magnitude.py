@@ -7,6 +7,7 @@ Minimizes error and density, unless ``minimize=problem``; a latency is one that 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -34,6 +35,10 @@ class Settings(MethodSettings):
         """Error and density, unless the problem's are wanted."""
         return ("error", "density") if self.minimize == "published" else None
 
+    def check(self, wanted: Iterable[str], *, is_measured: bool) -> None:
+        """Refuse a latency that nobody measures."""
+        check_latency(wanted, is_measured=is_measured)
+
 
 class GlobalMagnitude:
     """Evaluates networks that keep their largest weights, from dense to sparsest."""
@@ -47,7 +52,8 @@ class GlobalMagnitude:
         Raises:
             ConfigError: the problem has no network, or wants a latency that nobody measures.
         """
-        check_latency(context.problem)
+        problem = context.problem
+        self.settings.check((*problem.objectives, *problem.bounds), is_measured=problem.measure is not None)
         space = MaskSpace(network_of(context.problem, "global_magnitude"))
         order = np.argsort(-space.magnitudes, kind="stable")
         with context.until_spent():

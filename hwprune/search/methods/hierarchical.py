@@ -13,7 +13,8 @@ Choices of this implementation:
     - Both phases are NSGA-II (``fine_moea=moead``: Tchebycheff, in the second).
     - The search of weights runs between two thresholded networks: the densest that loses up to ``heavy_drop_max``
       points and the sparsest that loses up to ``light_drop_max``. What both keep stays, what neither keeps is gone.
-    - Importance is the rank of a weight's magnitude in its layer (``importance=taylor``: of its Taylor expansion).
+    - Importance is the rank of a weight's magnitude in its layer (``importance=taylor``: the rank among all weights of
+      magnitude times gradient, the first-order change of the loss, mean over training batches).
     - The share of bits that mutation flips falls from ``m_max`` to ``m_min``, faster while the front moves and slower
       where it stalls; sparse individuals drop more, dense ones insert more.
     - Weights are inherited and BatchNorm statistics re-estimated; nothing is trained inside the search.
@@ -25,6 +26,7 @@ Choices of this implementation:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -124,6 +126,10 @@ class Settings(MethodSettings):
         """The paper's pair, unless the problem's are wanted."""
         return ("error", "density") if self.minimize == "published" else None
 
+    def check(self, wanted: Iterable[str], *, is_measured: bool) -> None:
+        """Refuse a latency that nobody measures."""
+        check_latency(wanted, is_measured=is_measured)
+
 
 @dataclass(frozen=True)
 class _Thresholded:
@@ -170,7 +176,7 @@ class Hierarchical:
             ConfigError: the problem has no network, or wants a latency that nobody measures.
         """
         problem, settings = context.problem, self.settings
-        check_latency(problem)
+        settings.check((*problem.objectives, *problem.bounds), is_measured=problem.measure is not None)
         self._found = {}
         space = MaskSpace(
             network_of(problem, "hierarchical"),
