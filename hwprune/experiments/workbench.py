@@ -36,6 +36,9 @@ from latency_models.shapes import NetworkShapes
 IntArray = npt.NDArray[np.int64]
 Widths = Sequence[int] | IntArray
 
+#: Sets of trained weights that are kept in memory where they are in files, too.
+ADOPTED_MAX = 8
+
 #: Training images that importance criteria with gradients look at.
 _CRITERION_IMAGES = 512
 
@@ -196,7 +199,7 @@ class Workbench:
         if digest not in self._adopted:
             if self.weights_folder is not None:
                 training.save_weights(module, self.weights_folder / f"{digest}.safetensors")
-            self._adopted[digest] = Slicer(module, self.groups)
+            self._hold(digest, module)
         return digest
 
     def adopted(self, weights: str) -> nn.Module | None:
@@ -207,8 +210,14 @@ class Workbench:
                 return None
             module = copy.deepcopy(self.dense)
             training.load_weights(module, path)
-            self._adopted[weights] = Slicer(module.eval(), self.groups)
+            self._hold(weights, module)
         return self._adopted[weights].module
+
+    def _hold(self, weights: str, module: nn.Module) -> None:
+        """Keep adopted weights in memory; the oldest go where they are in files, too."""
+        self._adopted[weights] = Slicer(module.eval(), self.groups)
+        if self.weights_folder is not None and len(self._adopted) > ADOPTED_MAX:
+            del self._adopted[next(iter(self._adopted))]
 
     @functools.cached_property
     def dtype(self) -> torch.dtype | None:

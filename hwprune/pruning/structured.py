@@ -154,8 +154,9 @@ class Slicer:
                 indices = [np.arange(length) for length in tensor.shape]
                 for axis, side in axes.get(key, {}).items():
                     indices[axis] = kept.get((name, side), indices[axis])
-                grid = torch.meshgrid(*map(torch.from_numpy, indices), indexing="ij") if indices else (...,)
-                tensor.detach()[grid] = getattr(other, key).detach()
+                # Indices that are broadcast, not a grid: a layer has millions of weights.
+                places = tuple(map(torch.from_numpy, np.ix_(*indices))) if indices else (...,)
+                tensor.detach()[places] = getattr(other, key).detach()
         return pasted
 
     def parameter_counts(self, widths: ArrayLike) -> NDArray[np.int64]:

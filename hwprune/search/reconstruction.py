@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -84,7 +86,8 @@ class Reconstruction:
         with torch.inference_mode(), autocast(self._network.dtype):
             for features, aim in zip(self._features, self._aims, strict=True):
                 total += float((part(features).float() - aim).square().sum())
-        return total / self._norm if self._norm else 0.0
+        error = total / self._norm if self._norm else 0.0
+        return error if math.isfinite(error) else sys.float_info.max
 
     def compute(self, plan: PruningPlan) -> Compute:
         """Multiply-adds of one call of :meth:`error`."""

@@ -14,8 +14,9 @@ from hwprune import training
 from hwprune.pruning.segments import Segments
 from hwprune.pruning.structured import Slicer
 from hwprune.search.compute import Compute
+from hwprune.search.detectors import Frozen
 from hwprune.search.network import PrunableNetwork
-from hwprune.search.subnetworks import Frozen, PartJudge, SubNetwork, Units
+from hwprune.search.subnetworks import PartJudge, SubNetwork, Units
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ What a sub-network is given and what it should give are cached; a detector behin
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hwprune.pruning.plan import Groups, PruningPlan
 from hwprune.pruning.segments import Place, Segments, groups_within, macs
 from hwprune.pruning.structured import Slicer
 from hwprune.search.compute import Compute
+from hwprune.search.detectors import Detector
 from hwprune.search.network import PrunableNetwork
 from hwprune.tasks.precision import autocast
 from hwprune.training import take_statistics
@@ -213,38 +213,6 @@ class PartJudge:
         images = sum(len(targets) for _, targets in self.val)
         statistics = sum(len(features) for features in self.train)
         return Compute((inside * (images + statistics) + behind * images) / self.unit)
-
-
-class Detector(nn.Module):
-    """A small head that says what features are worth: convolution, mean, linear layer."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-        self.linear = nn.Linear(channels, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, channels, h, w)`` features to ``(n, num_classes)`` logits."""
-        logits: Tensor = self.linear(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
-        return logits
-
-
-class Frozen(nn.Module):
-    """A copy of a module that is not trained: its statistics stand still, and its weights take no gradient."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Frozen:
-        """Stays in evaluation mode."""
-        return super().train(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the module gives."""
-        outputs: Tensor = self.module(x)
-        return outputs
 
 
 def cached_features(

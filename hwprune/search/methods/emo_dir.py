@@ -29,7 +29,6 @@ Choices of this implementation:
 
 from __future__ import annotations
 
-import base64
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,15 +36,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
-import torch
 from pydantic import Field
 from torch import nn
 
-from hwprune import training
 from hwprune.errors import ConfigError
 from hwprune.pruning.plan import PruningPlan
 from hwprune.pruning.segments import Segments
+from hwprune.search import detectors as heads
 from hwprune.search import joint
 from hwprune.search.archive import Archive
 from hwprune.search.compute import Compute, Part
@@ -56,8 +53,6 @@ from hwprune.search.methods.base import MethodSettings, network_of
 from hwprune.search.network import PrunableNetwork
 from hwprune.search.subnetwork_training import Trainee, train_member
 from hwprune.search.subnetworks import (
-    Detector,
-    Frozen,
     PartJudge,
     SubNetwork,
     Units,
@@ -196,8 +191,15 @@ class _Run:
         context.charge(compute)
         detectors: list[nn.Module | None] = [None] * len(parts)
         epochs = self._detector_epochs(segments, parts)
+        ends = [part.end for part in parts[:-1]]
         if settings.detector == "head" and epochs:
-            detectors[:-1] = self._heads(segments, parts[:-1], epochs)
+
+            def work() -> Part:
+                states = heads.trained_states(network, segments, ends, epochs)
+                return Part({"states": states}, heads.epoch_compute(network, segments, ends) * epochs)
+
+            found = context.part("detectors", work)
+            detectors[:-1] = heads.from_states(network, segments, ends, found["states"])
         else:
             detectors[:-1] = [segments.part(part.end, segments.places[-1]) for part in parts[:-1]]
         return [part_judge(network, segments, *each) for each in zip(parts, detectors, val, train, strict=True)]
@@ -205,44 +207,8 @@ class _Run:
     def _detector_epochs(self, segments: Segments, parts: list[SubNetwork]) -> int:
         if self.settings.detector_epochs is not None:
             return self.settings.detector_epochs
-        each = self._detector_compute(segments, parts[:-1]).total
+        each = heads.epoch_compute(self.network, segments, [part.end for part in parts[:-1]]).total
         return min(EPOCHS_MAX, int(DETECTOR_SHARE * self.context.passes_left / each)) if each else EPOCHS_MAX
-
-    def _detector_compute(self, segments: Segments, parts: Sequence[SubNetwork]) -> Compute:
-        """Multiply-adds of an epoch of all detectors, most of it in the frozen layers in front of them."""
-        network = self.network
-        dense = segments.macs(network.dense)
-        passes = network.task.size("train") / network.val_images
-        total = Compute()
-        for part in parts:
-            head = float(np.prod(part.end.shape[2:])) * 9 * part.end.shape[1] ** 2
-            total += Compute(segments.macs(network.dense, end=part.end) / dense * passes)
-            total += Compute.training(head / dense * passes)
-        return total
-
-    def _heads(self, segments: Segments, parts: Sequence[SubNetwork], epochs: int) -> list[nn.Module]:
-        """Trained detectors, from the journal where it knows them."""
-        network, context = self.network, self.context
-        classes = int(segments.places[-1].shape[1])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(network.seed)
-            heads = [Detector(part.end.shape[1], classes) for part in parts]
-
-        def work() -> Part:
-            states = []
-            for part, head in zip(parts, heads, strict=True):
-                frozen = Frozen(segments.part(segments.places[0], part.end))
-                schedule = training.TrainingSettings(
-                    epochs=epochs, lr=0.05, batch_size=min(128, network.task.size("train")), seed=network.seed
-                )
-                training.train(nn.Sequential(frozen, head), network.task, schedule)
-                states.append(base64.b64encode(safetensors.torch.save(dict(head.state_dict()))).decode())
-            return Part({"states": states}, self._detector_compute(segments, parts) * epochs)
-
-        found = context.part("detectors", work)
-        for head, state in zip(heads, found["states"], strict=True):
-            head.load_state_dict(safetensors.torch.load(base64.b64decode(state)))
-        return [head.eval() for head in heads]
 
     def _fronts(self, judges: list[PartJudge]) -> list[list[Member]]:
         """Fronts of all sub-networks (step 2c)."""
