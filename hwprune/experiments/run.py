@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from device_agents.registry import Device
 from hwprune import objectives
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
@@ -21,6 +23,7 @@ from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.judging import ALONE, Crew, open_judge
 from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession, open_session
@@ -61,7 +64,8 @@ class DryRun:
 
     Attributes:
         evaluations: true evaluations.
-        seconds_an_evaluation: wall time of one, as just measured on the dense network.
+        seconds_an_evaluation: wall time of one, as just measured on a candidate that sees the whole split, shared by
+            all processes on this machine.
         device_minutes: time on the device, a missing profile included.
         wall_minutes: everything together.
         profiled: the device has a latency model for this network.
@@ -88,6 +92,7 @@ def search(
     runs_folder: Path,
     console: Console,
     max_age_s: float | None = None,
+    crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
 
@@ -100,6 +105,7 @@ def search(
         runs_folder: where the run's folder is made.
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
+        crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
@@ -111,9 +117,11 @@ def search(
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
-    metric = bench.accuracy(bench.plan(bench.groups.sizes))
-    console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
-    with open_session(home, device, console, max_age_s=max_age_s) as session:
+    with (
+        crew.team(problem) as team,
+        open_session(home, device, console, max_age_s=max_age_s) as session,
+    ):
+        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
         model = latency_model(session, bench, console)
         step = session.device.channel_step
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
@@ -125,7 +133,7 @@ def search(
             channel_step=step,
         )
         folder = _begin(runs_folder, config, bench, device, model)
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], console: Console) -> Problem:
@@ -159,7 +167,7 @@ def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Devic
     return folder
 
 
-def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
+def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE) -> RunReport:
     """Go on with an interrupted search: nothing that its journal knows is evaluated again.
 
     Raises:
@@ -171,15 +179,22 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
     device = find(home, config.device)
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with open_session(home, device, console) as session:
+    with crew.team(config.problem) as team, open_session(home, device, console) as session:
+        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def dry_run(
-    problem: Problem, *, home: Home, device_name: str, method: str, method_settings: Mapping[str, Any]
+    problem: Problem,
+    *,
+    home: Home,
+    device_name: str,
+    method: str,
+    method_settings: Mapping[str, Any],
+    crew: Crew = ALONE,
 ) -> DryRun:
-    """Say what a search would cost; one accuracy evaluation is made, the device is left alone.
+    """Say what a search would cost; one candidate is evaluated, twice, and the device is left alone.
 
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
@@ -193,12 +208,11 @@ def dry_run(
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
     check_feasible(told, ranges)
-    bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
+    half = bench.plan(np.maximum(1, bench.groups.sizes // 2))
+    bench.accuracy(half)  # decodes and keeps the images
     started = time.perf_counter()
-    bench.accuracy(bench.plan(bench.groups.sizes))
-    if bench.batchnorm is not None:
-        bench.batchnorm(bench.slicer.cut(bench.plan(bench.groups.sizes)), bench.dtype)
-    seconds = time.perf_counter() - started
+    bench.accuracy(half)
+    seconds = (time.perf_counter() - started) / crew.workers
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
     if problem.latency_source == "device":
         device_minutes += problem.budget.evaluations / 60
@@ -222,6 +236,7 @@ def search_problem(
     calibrator: Calibrator | None,
     bounds: Mapping[str, float],
     channel_step: int | None,
+    judge: AccuracyJudge | None = None,
 ) -> SearchProblem:
     """The problem as a search sees it: functions of widths.
 
@@ -231,6 +246,7 @@ def search_problem(
         calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
         bounds: upper bounds by objective.
         channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
@@ -275,6 +291,7 @@ def search_problem(
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
         channel_step=step,
+        judge=judge,
         passes=bench.passes,
         network=bench,
     )
@@ -286,6 +303,8 @@ def _search(
     bench: Workbench,
     session: DeviceSession,
     model: LatencyModel,
+    judge: AccuracyJudge | None,
+    executor: Executor,
     console: Console,
 ) -> RunReport:
     """Run the method, measure its front, write everything down."""
@@ -293,7 +312,7 @@ def _search(
     console.resumable = folder.path
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
-    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
+    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step, judge)
     bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
     budget = problem.budget.evaluations
@@ -313,6 +332,7 @@ def _search(
             minutes=problem.budget.minutes,
             dense_passes=passes,
             working=lambda spent, note: steps.advance(spent / whole, note),
+            executor=executor,
         )
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
@@ -321,6 +341,8 @@ def _search(
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
+        "evaluations_stored": context.stored,
+        "evaluations_given_up": context.given_up,
         "dense_passes_forward": round(context.compute.forward, 2),
         "dense_passes_backward": round(context.compute.backward, 2),
         "networks_measured_in_search": len(session.measured_networks),
@@ -328,7 +350,7 @@ def _search(
         "evaluating_s": round(context.evaluating_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
-    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console)
+    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console, judge)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)

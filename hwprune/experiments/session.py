@@ -13,6 +13,7 @@ from device_agents.client import AgentClient
 from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.targets import CpuTarget
+from hwprune.executors import Forked
 from hwprune.experiments.candidates import CandidateJobs, linked_job
 from hwprune.experiments.devices import agent_of
 from hwprune.experiments.home import Home
@@ -147,7 +148,7 @@ def open_session(
         link = stack.enter_context(Link(connect, waits_s=RECONNECT_WAITS_S, say=console.warn))
         for warning in link.client(busy_wait_s=LEASE_WAIT_S).warnings:
             console.warn(warning)
-        compiler = Compiler(target, home.path, workers=2)
+        compiler = Compiler(target, home.path, Forked(2))
         measurer = Measurer(link, compiler, store, device, say=console.warn)
         yield DeviceSession(home, device, compiler, measurer, max_age_s)
 

@@ -121,7 +121,7 @@ class MaskSpace:
     def _gradients(self) -> FloatRow:
         """``(size,)`` sizes of the loss's gradient by every weight, mean over a few training batches."""
         network = self._network
-        module = network.inherit(self._dense).requires_grad_()
+        module = network.copy().requires_grad_()
         weights = [module.get_parameter(name) for name in self._layout.names]
         total = np.zeros(self.size, np.float32)
         for batch in network.task.batches("train", 64, shuffle_seed=network.seed, limit=_TAYLOR_IMAGES):

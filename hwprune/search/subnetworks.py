@@ -22,7 +22,7 @@ from hwprune.search.compute import Compute
 from hwprune.search.detectors import Detector
 from hwprune.search.network import PrunableNetwork
 from hwprune.tasks.precision import autocast
-from hwprune.training import take_statistics
+from hwprune.training.batchnorm import estimating
 
 #: Images of a batch.
 BATCH = 128
@@ -158,7 +158,10 @@ class PartJudge:
             trained: the whole sub-network with other weights to inherit.
         """
         module = self.raw(units, trained)
-        take_statistics(module, lambda: [module(features) for features in self.train], self.dtype)
+        if self.train:
+            with torch.inference_mode(), autocast(self.dtype), estimating(module):
+                for features in self.train:
+                    module(features)
         return module
 
     def raw(self, units: Units, trained: nn.Module | None = None) -> nn.Module:

@@ -1,6 +1,6 @@
 """Training, fine-tuning, BatchNorm re-estimation, and weights in files."""
 
-from hwprune.training.batchnorm import BatchNormEstimator, reestimate_batchnorm, take_statistics
+from hwprune.training.batchnorm import BatchNormEstimator, reestimate_batchnorm
 from hwprune.training.loop import Epoch, TrainingSettings, distillation_loss, finetune, fit, held_zeros, train
 from hwprune.training.weights import load_weights, save_weights, weights_digest
 
@@ -15,7 +15,6 @@ __all__ = [
     "load_weights",
     "reestimate_batchnorm",
     "save_weights",
-    "take_statistics",
     "train",
     "weights_digest",
 ]

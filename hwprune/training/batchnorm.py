@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -28,19 +29,18 @@ class BatchNormEstimator:
 
     def __call__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
         """Set the statistics of ``module`` in place to the mean over the batches, computed in ``dtype``."""
-
-        def run() -> None:
-            for batch in self.batches:
+        with torch.inference_mode(), autocast(dtype), estimating(module) as wanted:
+            for batch in self.batches if wanted else ():
                 self._task.forward(module, batch)
 
-        take_statistics(module, run, dtype)
 
+@contextlib.contextmanager
+def estimating(module: nn.Module) -> Iterator[bool]:
+    """Block whose batches set the BatchNorm statistics of ``module``, in place, to the plain mean over them.
 
-def take_statistics(module: nn.Module, run: Callable[[], object], dtype: torch.dtype | None = None) -> None:
-    """Set the BatchNorm statistics of ``module`` in place to the mean over the batches that ``run`` calls it with."""
+    Yields whether there is any layer that takes them; everything else is in evaluation mode meanwhile.
+    """
     layers = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
-    if not layers:
-        return
     training, momenta = module.training, [layer.momentum for layer in layers]
     module.eval()
     for layer in layers:
@@ -48,8 +48,7 @@ def take_statistics(module: nn.Module, run: Callable[[], object], dtype: torch.d
         layer.momentum = None  # the plain mean over all batches
         layer.train()
     try:
-        with torch.inference_mode(), autocast(dtype):
-            run()
+        yield bool(layers)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

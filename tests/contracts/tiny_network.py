@@ -1,8 +1,8 @@
 """A real network small enough that a search of it takes seconds, for methods that look inside networks."""
 
+import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hwprune import training
 from hwprune.config import Problem
@@ -28,6 +28,7 @@ def bench() -> Workbench:
 
 def network_problem(objectives: Sequence[str]) -> SearchProblem:
     """The problem as a search sees it; what one search adopts is not known to the next."""
-    opened = bench()
-    problem = opened.problem.model_copy(update={"objectives": list(objectives)})
-    return search_problem(replace(opened, problem=problem, _adopted={}), None, None, {}, 4)
+    opened = copy.copy(bench())  # with all that was built for others
+    opened.problem = opened.problem.model_copy(update={"objectives": list(objectives)})
+    opened._adopted = {}
+    return search_problem(opened, None, None, {}, 4)
