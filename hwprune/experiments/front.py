@@ -134,6 +134,7 @@ def _rows(
 def _non_dominated(rows: list[FrontRow], bench: Workbench, names: list[str]) -> list[FrontRow]:
     """Rows that no other one beats in all objectives, as measured; the dense network stays for comparison."""
     columns = {"latency": "latency_ms", "peak_memory": "planned_memory_bytes", "macs": "macs", "params": "params"}
+    columns["energy"] = "energy_mj"
     total = max(row.params for row in rows)
 
     def value(row: FrontRow, name: str) -> float:

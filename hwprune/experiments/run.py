@@ -22,6 +22,7 @@ from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.devices import find
+from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
 from hwprune.experiments.judging import ALONE, Crew, open_judge
 from hwprune.experiments.progress import Console, Silent
@@ -114,6 +115,8 @@ def search(
     device = find(home, device_name)
     problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
+    if "energy" in {*problem.objectives, *bounds}:
+        check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
@@ -202,6 +205,8 @@ def dry_run(
     device = find(home, device_name)
     problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
+    if "energy" in {*problem.objectives, *bounds}:
+        check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     model = known_model(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
@@ -242,24 +247,29 @@ def search_problem(
 
     Args:
         bench: network and task.
-        session: the device; None where nothing is measured.
-        calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
+        session: the device; None where nothing is measured, then energy is neither computed nor bounded.
+        calibrator: holds the latency model; None where there is none, then latency is not either.
         bounds: upper bounds by objective.
         channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
         judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
-    if calibrator is None:
-        wanted = [name for name in wanted if name != "latency"]
-        bounds = {name: bound for name, bound in bounds.items() if name != "latency"}
+    latency_ms = None if calibrator is None else lambda shapes: calibrator.model.predict(shapes)
+    energy_mj = None
+    if session is not None and calibrator is not None and "energy" in wanted:
+        energy_mj = fit_energy(session, bench, lambda widths: calibrator.model.predict(bench.arithmetic(widths))[0])
+    unknown = {name for name, source in (("latency", latency_ms), ("energy", energy_mj)) if source is None}
+    wanted = [name for name in wanted if name not in unknown]
+    bounds = {name: bound for name, bound in bounds.items() if name not in unknown}
     step = channel_step or bench.graph.target.lanes
     sources = objectives.Sources(
         dense_widths=np.asarray(bench.groups.sizes),
         shapes=bench.arithmetic,
         parameters=bench.slicer.parameter_counts,
-        latency_ms=None if calibrator is None else lambda shapes: calibrator.model.predict(shapes),
+        latency_ms=latency_ms,
         planned_memory_bytes=bench.memory,
+        energy_mj=energy_mj,
     )
 
     def measure(plan: PruningPlan) -> Measurement:

@@ -113,3 +113,9 @@ def profile(hwprune: Commands) -> dict[str, Any]:
         pytest.skip(f"this machine is too busy to measure anything: {ended.stderr.splitlines()[-1]}")
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="session")
+def run(hwprune: Commands, profile: dict[str, Any]) -> Path:
+    """Folder of a finished search of the digits problem by HAMP: it measures for a minute, so all tests share it."""
+    return hwprune.search("digits.yaml", "--method", "hamp", "--budget", 14)
