@@ -9,8 +9,8 @@ network over 1,000 validation images in multiply-adds, BatchNorm's statistics in
 measured on this computer and judged on the whole validation split; the hypervolume is that of error, latency and memory
 below (dense error + 0.20, dense latency, dense memory), of single weights that of error and density below (1, 1).
 
-``--smoea-vgg14`` prunes VGG-14 to the size of SMOEA's paper, two epochs after each group of layers and ten at the end, and
-compares it with the dense network trained for twenty more.
+``--smoea-vgg14`` prunes VGG-14 to the size of SMOEA's paper, two epochs after each group of layers and ten at the end,
+and compares it with the dense network trained for twenty more.
 
 Each finished run is written to ``results/pruning.json``; ``--resume`` goes on behind them. ``--quick`` runs one method
 with a fresh seed and a tenth of the budget, and checks the committed results for their form.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from prunings.entries import Entry
-from prunings.runs import DEVICE, Setting
-
 from hwprune import training
 from hwprune.experiments import run
 from hwprune.experiments.finetune import finetune, settings
 from hwprune.experiments.workbench import Workbench
+from prunings.entries import Entry
+from prunings.runs import DEVICE, Setting
 
 #: Share of the parameters that the paper's network has left, and what it lost, in points.
 SHARE, PAPERS_LOSS = 0.1656, 0.28
