@@ -91,6 +91,8 @@ class Pruning(Section):
         criterion: importance criterion that ranks the channels of a group.
         protect: patterns of layers (``layer3.*``) that stay whole.
         pruning_ratio_max: largest share of a group that is removed, in [0, 1).
+        sparse_kernels: which convolutions leave out single weights that are zero: those that were measured to get
+            faster by it, all, or none.
     """
 
     prune_residual: bool = False
@@ -98,6 +100,7 @@ class Pruning(Section):
     criterion: str = "l2_norm"
     protect: list[str] = []
     pruning_ratio_max: float = Field(default=0.9, ge=0, lt=1)
+    sparse_kernels: Literal["auto", "always", "never"] = "auto"
 
 
 class Budget(Section):

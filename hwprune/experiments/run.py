@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def search(
             scenario=str(scenario),
         )
         folder = _begin(runs_folder, config, bench, device, model)
-        return _search(folder, config, bench, session, model, judge, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], console: Console) -> Problem:
@@ -154,7 +155,8 @@ def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], cons
         ConfigError: the method or one of its settings cannot be used.
     """
     methods.build(method, settings)
-    objectives = methods.objectives(method, settings, problem.objectives)
+    bounded, is_measured = list(parse_bounds(problem.constraints)), problem.latency_source == "device"
+    objectives = methods.objectives(method, settings, problem.objectives, bounded, is_measured)
     if objectives != problem.objectives:
         console.info(
             f"{method} minimizes {' and '.join(objectives)} as its paper does; "
@@ -196,7 +198,7 @@ def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE
     ):
         judge = open_judge(bench, team, store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
-        return _search(folder, config, bench, session, model, judge, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def dry_run(
@@ -326,6 +328,7 @@ def _search(
     session: DeviceSession,
     model: LatencyModel,
     judge: AccuracyJudge | None,
+    executor: Executor,
     console: Console,
 ) -> RunReport:
     """Run the method, measure its front, write everything down."""
@@ -340,7 +343,9 @@ def _search(
     if len(journal):
         console.info(f"{folder.id}: going on after {len(journal)} evaluations")
     folder.log("search", evaluations_known=len(journal), budget=budget)
-    with console.progress(budget, f"{config.method} on {config.device}") as steps:
+    whole = told.passes(told.plan(told.space.sizes))  # of one evaluation, in dense passes over the validation images
+    passes = problem.budget.dense_passes or budget * whole
+    with console.progress(min(budget, round(passes / whole)), f"{config.method} on {config.device}") as steps:
         context = SearchContext(
             told,
             budget,
@@ -349,8 +354,9 @@ def _search(
             progress=lambda progress: steps.advance(1, _note(context, progress)),
             report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
             minutes=problem.budget.minutes,
-            dense_passes=problem.budget.dense_passes,
-            working=lambda passes, note: steps.advance(passes * budget / context.passes, note),
+            dense_passes=passes,
+            working=lambda spent, note: steps.advance(spent / whole, note),
+            executor=executor,
         )
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
