@@ -14,6 +14,9 @@ from hwprune.records import Evaluation
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
+#: Rows that the arrays have room for at first; they double when that is used up.
+_ROOM = 64
+
 
 class Archive:
     """True evaluations by plan key, in the order they were made; failed ones are kept apart.
@@ -21,29 +24,41 @@ class Archive:
     Attributes:
         objectives: names of the minimized objectives, the columns of :attr:`F`.
         bounds: upper bounds of constrained objectives by name.
-        evaluations: the evaluations that succeeded.
-        failures: those that failed; they count in no array.
+        failures: evaluations that failed; they count in no array.
     """
 
     def __init__(self, objectives: Sequence[str], bounds: Mapping[str, float] | None = None) -> None:
         self.objectives = tuple(objectives)
         self.bounds = dict(bounds or {})
-        self.evaluations: list[Evaluation] = []
         self.failures: list[Evaluation] = []
+        self._made: list[Evaluation] = []
         self._row: dict[str, int] = {}
-        self._arrays: tuple[IntArray, FloatArray, FloatArray] | None = None
+        self._widths: IntArray = np.empty((0, 0), dtype=np.int64)
+        self._values: dict[str, FloatArray] = {}
+        self._front: IntArray | None = None
 
     def __len__(self) -> int:
-        return len(self.evaluations)
+        return len(self._made)
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations that succeeded, with the values that their objectives have now."""
+        return [self._evaluation(row) for row in range(len(self))]
 
     def add(self, evaluation: Evaluation) -> None:
         """Keep one more evaluation."""
         if evaluation.error is not None:
             self.failures.append(evaluation)
             return
-        self._row[evaluation.plan_key] = len(self.evaluations)
-        self.evaluations.append(evaluation)
-        self._arrays = None
+        row = len(self._made)
+        if row == len(self._widths):
+            self._make_room(evaluation)
+        self._widths[row] = evaluation.widths
+        for name, column in self._values.items():
+            column[row] = evaluation.objectives[name]
+        self._row[evaluation.plan_key] = row
+        self._made.append(evaluation)
+        self._front = None
 
     def row(self, plan_key: str) -> int | None:
         """Row of a plan in the arrays; None where it failed or was never evaluated."""
@@ -51,43 +66,39 @@ class Archive:
 
     def revise(self, name: str, values: FloatArray) -> None:
         """Replace one objective of all evaluations by ``(n,)`` values, after its model has learnt more."""
-        self.evaluations = [
-            replace(evaluation, objectives={**evaluation.objectives, name: float(value)})
-            for evaluation, value in zip(self.evaluations, values, strict=True)
-        ]
-        self._arrays = None
+        self._values[name][: len(self)] = values
+        self._front = None
 
     @property
     def widths(self) -> IntArray:
         """``(n, G)`` kept channels."""
-        return self._columns()[0]
+        return self._widths[: len(self)].copy()
 
     @property
     def F(self) -> FloatArray:  # noqa: N802 (the field's name of the objective matrix)
         """``(n, n_obj)`` objective values, minimized."""
-        return self._columns()[1]
+        return np.column_stack([self.values(name) for name in self.objectives])
 
     @property
     def CV(self) -> FloatArray:  # noqa: N802 (the field's name of the constraint violation)
         """``(n,)`` constraint violations relative to the bounds, summed; 0 where all are kept."""
-        return self._columns()[2]
+        return violation({name: self.values(name) for name in self.bounds}, self.bounds, len(self))
 
     def values(self, name: str) -> FloatArray:
         """``(n,)`` values of one objective, minimized or only constrained."""
-        return np.array([evaluation.objectives[name] for evaluation in self.evaluations], dtype=np.float64)
+        return self._values[name][: len(self)].copy() if self._made else np.empty(0)
 
     def front_rows(self) -> IntArray:
         """Rows of the feasible non-dominated evaluations, each objective vector once."""
-        feasible = np.flatnonzero(self.CV <= 0)
-        if not feasible.size:
-            return feasible
-        front: IntArray = feasible[moocore.is_nondominated(self.F[feasible])]
-        return front
+        if self._front is None:
+            feasible = np.flatnonzero(self.CV <= 0)
+            self._front = feasible[moocore.is_nondominated(self.F[feasible])] if feasible.size else feasible
+        return self._front.copy()
 
     def front(self) -> list[Evaluation]:
         """The feasible non-dominated evaluations, by rising first objective."""
         rows = self.front_rows()
-        return [self.evaluations[row] for row in rows[np.lexsort(self.F[rows].T[::-1])]]
+        return [self._evaluation(row) for row in rows[np.lexsort(self.F[rows].T[::-1])]]
 
     def hypervolume(self, ref_point: npt.ArrayLike) -> float:
         """Volume that the feasible evaluations dominate below an ``(n_obj,)`` ``ref_point``; larger is better."""
@@ -96,12 +107,22 @@ class Archive:
             return 0.0
         return float(moocore.hypervolume(self.F[rows], ref=np.asarray(ref_point, dtype=np.float64)))
 
-    def _columns(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        if self._arrays is None:
-            widths = np.array([evaluation.widths for evaluation in self.evaluations], dtype=np.int64)
-            F = np.column_stack([self.values(name) for name in self.objectives])
-            self._arrays = widths, F, violation({name: self.values(name) for name in self.bounds}, self.bounds, len(F))
-        return self._arrays
+    def _make_room(self, like: Evaluation) -> None:
+        """Arrays of twice the rows, or the first ones for evaluations ``like`` this one."""
+        rows = max(_ROOM, 2 * len(self._widths))
+        widths = np.zeros((rows, len(like.widths)), dtype=np.int64)
+        widths[: len(self)] = self._widths if len(self) else 0
+        self._widths = widths
+        for name in like.objectives if not len(self) else self._values:
+            column = np.full(rows, np.nan)
+            if len(self):
+                column[: len(self)] = self._values[name]
+            self._values[name] = column
+
+    def _evaluation(self, row: int) -> Evaluation:
+        values = {name: float(column[row]) for name, column in self._values.items()}
+        made = self._made[row]
+        return made if values == made.objectives else replace(made, objectives=values)
 
 
 def violation(values: Mapping[str, FloatArray], bounds: Mapping[str, float], n: int) -> FloatArray:

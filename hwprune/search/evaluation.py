@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,10 @@ from hwprune.errors import HwpruneError
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
 from hwprune.search.journal import Journal
-from hwprune.search.problem import CANDIDATE_FAILURES, SearchProblem
+from hwprune.search.problem import CANDIDATE_FAILURES, ERROR_MARGIN, SearchProblem
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 class BudgetExhausted(Exception):  # noqa: N818 (a signal between context and method, no error)
@@ -115,6 +116,22 @@ class SearchContext:
         self._marked = (time.perf_counter(), 0.0)
 
     @property
+    def ref_point(self) -> FloatArray:
+        """``(n_obj,)`` reference of the hypervolume: the problem's own, or the dense network's values and some error.
+
+        Where the dense network could not be evaluated, the worst values so far.
+        """
+        if self.problem.ref_point is not None:
+            return np.array(self.problem.ref_point)
+        F = self.archive.F
+        dense = np.flatnonzero((self.archive.widths == self.problem.space.sizes).all(axis=1))
+        reference: FloatArray = F[dense[0]].copy() if dense.size else F.max(axis=0)
+        for column, name in enumerate(self.problem.objectives):
+            if name == "error":
+                reference[column] += ERROR_MARGIN * max(1.0, abs(float(reference[column])))
+        return reference
+
+    @property
     def remaining(self) -> int:
         """True evaluations that are left."""
         return self.budget - self.spent
@@ -123,12 +140,12 @@ class SearchContext:
         """``(n,)`` mask of the ``(n, G)`` widths that were asked for before, and so cost nothing and tell nothing."""
         return np.array([row.tobytes() in self._asked for row in np.ascontiguousarray(widths, np.int64)], dtype=bool)
 
-    def evaluate(self, widths: IntArray, origin: str, generation: int) -> list[Evaluation]:
+    def evaluate(self, widths: IntArray, origin: str | Sequence[str], generation: int) -> list[Evaluation]:
         """Evaluate ``(n, G)`` widths truly, each distinct plan once.
 
         Args:
             widths: kept channels.
-            origin: who proposed them: ``initial``, ``offspring``, ``local_search``, ...
+            origin: who proposed them: ``initial``, ``offspring``, ``local_search``, ...; one for all, or one each.
             generation: number of the generation, from 0.
 
         Raises:
@@ -136,7 +153,8 @@ class SearchContext:
         """
         rows = np.ascontiguousarray(widths, np.int64)
         self._measure_ahead(rows)
-        return [self._evaluate(row, origin, generation) for row in rows]
+        origins = [origin] * len(rows) if isinstance(origin, str) else origin
+        return [self._evaluate(row, origin, generation) for row, origin in zip(rows, origins, strict=True)]
 
     def rows(self, evaluations: list[Evaluation]) -> IntArray:
         """Rows of the archive that hold ``evaluations``; failed ones have none."""

@@ -14,8 +14,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Score added to whatever breaks a constraint: feasibility first, then the trade-off.
-INFEASIBLE = 1e6
+#: ``(n, G)`` widths and the ``(n,)`` starts that they belong to, to ``(n,)`` values that a start makes smaller.
+Judge = Callable[[IntArray, IntArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,8 @@ class LocalSearch:
     def climb(
         self,
         problem: SearchProblem,
-        predict_errors: Callable[[IntArray], FloatArray],
+        judge: Judge,
         starts: IntArray,
-        score: Score,
         seen: Callable[[IntArray], BoolArray],
         random_state: np.random.Generator,
     ) -> tuple[IntArray, int]:
@@ -71,9 +70,8 @@ class LocalSearch:
 
         Args:
             problem: what is searched.
-            predict_errors: ``(n, G)`` widths to ``(n,)`` predicted errors.
+            judge: what each start makes smaller.
             starts: ``(n_starts, G)`` widths.
-            score: what each start makes smaller.
             seen: mask of the ``(n, G)`` widths that were evaluated before.
             random_state: source of randomness.
 
@@ -81,11 +79,6 @@ class LocalSearch:
             ``(n, G)`` end points, n up to n_starts, and the number of moves. A start that ends where an evaluation was
             made before gives the best neighbour without one; where there is none, nothing.
         """
-
-        def judge(widths: IntArray, owner: IntArray) -> FloatArray:
-            F, CV = problem.predict(widths, predict_errors(widths))
-            return score(F, owner) + np.where(CV > 0, INFEASIBLE * (1 + CV), 0.0)
-
         current = starts.copy()
         active = np.arange(len(starts))
         values = judge(current, active)

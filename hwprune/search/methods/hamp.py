@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import moocore
 import numpy as np
@@ -37,7 +37,9 @@ from pydantic import Field
 
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.local_search import LocalSearch, Score
+from hwprune.search.expected_hypervolume import FreeSpace
+from hwprune.search.forecast import Forecaster
+from hwprune.search.local_search import Judge, LocalSearch, Score
 from hwprune.search.methods.base import MethodSettings, distinct, initial_widths, population_size
 from hwprune.search.operators import (
     binary_tournament,
@@ -48,7 +50,8 @@ from hwprune.search.operators import (
 )
 from hwprune.search.portfolio import Choice, peel
 from hwprune.search.problem import SearchProblem
-from hwprune.search.surrogate import ErrorSurrogate, Kind, WidthFeatures
+from hwprune.search.proposal import INFEASIBLE, Pool
+from hwprune.search.surrogate import Kind
 from hwprune.search.survival import OPERATORS, RULES, OperatorPortfolio, feasible_first
 
 IntArray = npt.NDArray[np.int64]
@@ -68,7 +71,10 @@ class Settings(MethodSettings):
         selection: who survives: ``hsr`` (portfolio by Hypervolume Sharpe-Ratio), ``hv_greedy``, ``nsga2``, or
             ``operator_portfolio`` (a portfolio of survival rules).
         encoding: what a gene means, ``group_ratio`` or ``layer_threshold``.
-        surrogate: regressor of the error.
+        surrogate: regressor of the error, and of every other objective that is not known beforehand.
+        proposal: what proposals are chosen for: the hypervolume that they are expected to gain together
+            (``expected_hypervolume``), or investment beside the population and, in the local search, random weights
+            (``investment``).
         forest_trees: trees of the forest.
         gaussian_process_max_rows: evaluations that the Gaussian process learns from.
         tau_min: rank correlation from which on the surrogate is believed.
@@ -95,7 +101,8 @@ class Settings(MethodSettings):
     n_offsprings: Count | None = None
     selection: Literal["hsr", "operator_portfolio", "hv_greedy", "nsga2"] = "hsr"
     encoding: Literal["group_ratio", "layer_threshold"] = "group_ratio"
-    surrogate: Kind = "forest"
+    surrogate: Kind = "gaussian_process"
+    proposal: Literal["expected_hypervolume", "investment"] = "expected_hypervolume"
     forest_trees: Annotated[int, Field(ge=5)] = 100
     gaussian_process_max_rows: Annotated[int, Field(ge=10)] = 300
     tau_min: Annotated[float, Field(ge=-1, le=1)] = 0.3
@@ -129,11 +136,17 @@ class _Population:
 class _Proposals:
     """What a generation will evaluate truly, and how it was found."""
 
-    children: IntArray
-    ends: IntArray
+    widths: IntArray
+    origins: list[str]
     tau: float | None = None
     screened: bool = False
     local_steps: int = 0
+
+    @classmethod
+    def of(cls, ends: IntArray, children: IntArray, *facts: Any) -> _Proposals:
+        """End points of the local search first: they come first where the budget ends."""
+        origins = ["local_search"] * len(ends) + ["offspring"] * len(children)
+        return cls(np.vstack([ends, children]) if len(ends) else children, origins, *facts)
 
 
 @dataclass
@@ -190,8 +203,8 @@ class HAMP:
         settings, archive, random_state = self.settings, context.archive, context.random_state
         pop_size = population_size(settings.pop_size, context.budget)
         survival = _Survival(settings)
-        surrogate = ErrorSurrogate(
-            WidthFeatures(problem),
+        forecaster = Forecaster(
+            problem,
             settings.surrogate,
             forest_trees=settings.forest_trees,
             gaussian_process_max_rows=settings.gaussian_process_max_rows,
@@ -203,12 +216,11 @@ class HAMP:
         # 6: generations
         generations = itertools.count(1) if settings.n_gen is None else range(1, settings.n_gen + 1)
         for generation in generations:
-            proposals = self._propose(context, problem, population, surrogate, pop_size)
-            if not len(proposals.children) and not len(proposals.ends):
+            proposals = self._propose(context, problem, population, forecaster, pop_size)
+            if not len(proposals.widths):
                 return
             # 6e: evaluate, select
-            evaluations = context.evaluate(proposals.ends, "local_search", generation)
-            evaluations += context.evaluate(proposals.children, "offspring", generation)
+            evaluations = context.evaluate(proposals.widths, proposals.origins, generation)
             context.end_generation(
                 generation,
                 surrogate_tau=proposals.tau,
@@ -224,25 +236,62 @@ class HAMP:
         context: SearchContext,
         problem: SearchProblem,
         population: _Population,
-        surrogate: ErrorSurrogate,
+        forecaster: Forecaster,
         pop_size: int,
     ) -> _Proposals:
         """Steps 6a to 6d: children and end points of the local search, none of them evaluated before."""
         settings, archive = self.settings, context.archive
         n_children = settings.n_offsprings or pop_size
         n_starts = pop_size // 5 if settings.ls_starts is None else settings.ls_starts
-        if "error" not in problem.objectives or (settings.preselect_factor == 1 and not n_starts):
-            return _Proposals(self._breed(context, problem, population, n_children + n_starts), archive.widths[:0])
-        surrogate.fit(archive.widths, archive.values("error"), context.random_state)  # 6a
-        if surrogate.tau < settings.tau_min:
+        if settings.preselect_factor == 1 and not n_starts:
+            return _Proposals.of(archive.widths[:0], self._breed(context, problem, population, n_children))
+        ref_point = _limits(context, problem)
+        tau = forecaster.fit(archive, context.random_state, ref_point).worst_tau  # 6a
+        if tau < settings.tau_min:
             children = self._breed(context, problem, population, n_children + n_starts)
-            return _Proposals(children, archive.widths[:0], surrogate.tau)
-        ends, local_steps = self._climb(context, problem, population, surrogate, n_starts)  # 6d
-        n_children += n_starts - len(ends)  # an end point that was known before leaves its evaluation to a child
-        children = self._breed(context, problem, population, settings.preselect_factor * n_children, avoid=ends)
-        if settings.preselect_factor > 1 and len(children) > n_children:
-            children = self._screen(archive, problem, population, surrogate, children, n_children)
-        return _Proposals(children, ends, surrogate.tau, True, local_steps)
+            return _Proposals.of(archive.widths[:0], children, tau)
+        if settings.proposal == "expected_hypervolume":
+            ends, children, local_steps = self._most_promising(
+                context, problem, population, forecaster, ref_point, n_children, n_starts
+            )
+        else:
+            ends, local_steps = self._towards_weights(context, problem, population, forecaster, n_starts)  # 6d
+            n_children += n_starts - len(ends)  # an end point that was known before leaves its evaluation to a child
+            children = self._breed(context, problem, population, settings.preselect_factor * n_children, avoid=ends)
+            if settings.preselect_factor > 1 and len(children) > n_children:
+                children = self._screen(archive, population, forecaster, children, n_children)
+        return _Proposals.of(ends, children, tau, True, local_steps)
+
+    def _most_promising(
+        self,
+        context: SearchContext,
+        problem: SearchProblem,
+        population: _Population,
+        forecaster: Forecaster,
+        ref_point: FloatArray,
+        n_children: int,
+        n_starts: int,
+    ) -> tuple[IntArray, IntArray, int]:
+        """End points and children of largest expected hypervolume gain, and the moves made (6c and 6d at once)."""
+        settings, archive = self.settings, context.archive
+        pool = Pool(forecaster, FreeSpace.below(ref_point, archive.F[archive.front_rows()]), context.seen)
+        _, local_steps = self._climb(context, problem, population, pool.judge, n_starts)
+        if settings.preselect_factor == 1:
+            ends = pool.best(n_starts)
+            children = self._breed(context, problem, population, n_children + n_starts - len(ends), avoid=ends)
+            return ends, children, local_steps
+        n = n_children + n_starts
+        children = self._breed(context, problem, population, settings.preselect_factor * n)
+        if len(children):
+            pool.add(children)
+        chosen = pool.best(n)
+        bred = (chosen[:, None] == children[None]).all(axis=2).any(axis=1) if len(chosen) else np.empty(0, dtype=bool)
+        ends, offspring = chosen[~bred], chosen[bred]
+        if len(chosen) < n:  # nothing else promises anything: those that get most capital
+            rest = children[~(children[:, None] == chosen[None]).all(axis=2).any(axis=1)] if len(chosen) else children
+            screened = self._screen(archive, population, forecaster, rest, n - len(chosen))
+            offspring = np.vstack([offspring, screened]) if len(offspring) else screened
+        return ends, offspring, local_steps
 
     def _breed(
         self,
@@ -284,41 +333,49 @@ class HAMP:
         return np.where(uniform, random_state.integers(len(population.rows), size=n), parents)
 
     def _screen(
-        self,
-        archive: Archive,
-        problem: SearchProblem,
-        population: _Population,
-        surrogate: ErrorSurrogate,
-        children: IntArray,
-        n: int,
+        self, archive: Archive, population: _Population, forecaster: Forecaster, children: IntArray, n: int
     ) -> IntArray:
         """The ``n`` children that get most capital beside the population, by their predicted objectives (step 6c)."""
-        F, CV = problem.predict(children, surrogate.predict(children))
+        if len(children) <= n:
+            return children
+        forecast = forecaster(children)
         members = len(population.rows)
         choice: Choice = feasible_first(
             peel,
-            np.vstack([archive.F[population.rows], F]),
-            np.concatenate([archive.CV[population.rows], CV]),
+            np.vstack([archive.F[population.rows], forecast.F]),
+            np.concatenate([archive.CV[population.rows], forecast.CV]),
             members + len(children),
         )
         return children[choice.rows[choice.rows >= members][:n] - members]
 
-    def _climb(
+    def _towards_weights(
         self,
         context: SearchContext,
         problem: SearchProblem,
         population: _Population,
-        surrogate: ErrorSurrogate,
+        forecaster: Forecaster,
         n_starts: int,
     ) -> tuple[IntArray, int]:
-        """End points of local searches from the most-invested members, and the moves made (step 6d)."""
-        settings, archive, random_state = self.settings, context.archive, context.random_state
-        if not n_starts:
-            return archive.widths[:0], 0
+        """End points of local searches, each towards random weights, and the moves made (step 6d)."""
+        archive = context.archive
         rows = archive.front_rows()
         front = archive.F[rows] if rows.size else archive.F[moocore.is_nondominated(archive.F)]
-        starts = archive.widths[population.rows[:n_starts]]
-        weights = random_state.dirichlet(np.ones(front.shape[1]), size=len(starts))
+        weights = context.random_state.dirichlet(np.ones(front.shape[1]), size=n_starts)
+        score = Score(weights, front.min(axis=0), front.max(axis=0))
+
+        def judge(widths: IntArray, owner: IntArray) -> FloatArray:
+            forecast = forecaster(widths)
+            return score(forecast.F, owner) + np.where(forecast.CV > 0, INFEASIBLE * (1 + forecast.CV), 0.0)
+
+        return self._climb(context, problem, population, judge, n_starts)
+
+    def _climb(
+        self, context: SearchContext, problem: SearchProblem, population: _Population, judge: Judge, n_starts: int
+    ) -> tuple[IntArray, int]:
+        """End points of local searches from the most-invested members, and the moves made."""
+        settings, archive = self.settings, context.archive
+        if not n_starts:
+            return archive.widths[:0], 0
         search = LocalSearch(
             settings.ls_steps,
             settings.ls_quanta,
@@ -326,8 +383,14 @@ class HAMP:
             settings.ls_neighbours_max,
             sideways=settings.ls_accept == "not_worse",
         )
-        score = Score(weights, front.min(axis=0), front.max(axis=0))
-        return search.climb(problem, surrogate.predict, starts, score, context.seen, random_state)
+        starts = archive.widths[population.rows[:n_starts]]
+        return search.climb(problem, judge, starts, context.seen, context.random_state)
+
+
+def _limits(context: SearchContext, problem: SearchProblem) -> FloatArray:
+    """``(n_obj,)`` values beyond which nothing is of interest: the reference point, or a bound below it."""
+    bounds = [problem.bounds.get(name, np.inf) for name in problem.objectives]
+    return np.minimum(context.ref_point, bounds)
 
 
 METHOD = HAMP
