@@ -106,10 +106,13 @@ class Budget(Section):
     Attributes:
         evaluations: true evaluations (accuracy of distinct candidates on the validation split).
         minutes: wall time of the search; none for no limit.
+        dense_passes: multiply-adds spent on candidates, in passes of the dense network over the validation images; none
+            for as many as ``evaluations`` of the dense network take.
     """
 
     evaluations: int = Field(default=200, ge=1)
     minutes: float | None = Field(default=None, gt=0)
+    dense_passes: float | None = Field(default=None, gt=0)
 
 
 class Training(Section):

@@ -249,8 +249,10 @@ class Evaluation:
         metric: the task's metric on the validation split (top-1 as a fraction for classification).
         origin: who proposed it: ``initial``, ``offspring``, ``local_search``, ``sweep``, ...
         generation: number of the generation, from 0.
-        seconds: wall time of the evaluation.
+        seconds: wall time that it added to the search.
         error: why it failed, or None.
+        images: images that the metric was taken on where the candidate was given up early; None for the whole split.
+        stored: the metric was known from an earlier search.
     """
 
     plan_key: str
@@ -260,6 +262,25 @@ class Evaluation:
     origin: str
     generation: int
     seconds: float
+    error: str | None = None
+    images: int | None = None
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's metric on the validation split, or the reason why there is none.
+
+    Attributes:
+        metric: the task's metric; None where the candidate cannot be scored.
+        images: images that it was taken on where the candidate was given up early; None for the whole split.
+        stored: it was known from an earlier search and cost nothing.
+        error: why there is no metric, or None.
+    """
+
+    metric: float | None
+    images: int | None = None
+    stored: bool = False
     error: str | None = None
 
 

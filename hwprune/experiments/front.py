@@ -41,7 +41,7 @@ def measure_front(
     """
     dense = PruningPlan.dense(bench.groups)
     found = [evaluation for evaluation in archive.front() if evaluation.plan_key != dense.key]
-    plans = [dense, *(bench.plan(evaluation.widths) for evaluation in found)]
+    plans = [dense, *(archive.plan(evaluation.plan_key) for evaluation in found)]
     modules = []
     with console.progress(len(plans), "cutting the front") as steps:
         for plan in plans:
@@ -101,8 +101,9 @@ def _rows(
                 plan,
                 measurement,
                 val_metric=metric,
-                predicted_latency_ms=float(mean_ms[number]),
-                predicted_latency_ms_std=float(std_ms[number]),
+                # The model knows widths; what sparse kernels save is only measured.
+                predicted_latency_ms=float(mean_ms[number]) if plan.mask is None else None,
+                predicted_latency_ms_std=float(std_ms[number]) if plan.mask is None else None,
             )
         )
     return rows

@@ -21,7 +21,7 @@ from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
-from hwprune.experiments.progress import Console
+from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
@@ -106,7 +106,7 @@ def search(
         DeviceError: the device is unknown, or lost.
     """
     device = find(home, device_name)
-    methods.build(method, method_settings)  # a wrong setting is said before anything is loaded
+    problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
@@ -126,6 +126,22 @@ def search(
         )
         folder = _begin(runs_folder, config, bench, device, model)
         return _search(folder, config, bench, session, model, console)
+
+
+def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], console: Console) -> Problem:
+    """The problem with the objectives that the method minimizes.
+
+    Raises:
+        ConfigError: the method or one of its settings cannot be used.
+    """
+    methods.build(method, settings)
+    objectives = methods.objectives(method, settings, problem.objectives)
+    if objectives != problem.objectives:
+        console.info(
+            f"{method} minimizes {' and '.join(objectives)} as its paper does; "
+            f"--set minimize=problem for {', '.join(problem.objectives)}"
+        )
+    return problem.model_copy(update={"objectives": objectives})
 
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
@@ -168,7 +184,7 @@ def dry_run(
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
     device = find(home, device_name)
-    methods.build(method, method_settings)
+    problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     model = known_model(home, device, bench)
@@ -229,10 +245,6 @@ def search_problem(
         planned_memory_bytes=bench.memory,
     )
 
-    def exact_memory(plan: PruningPlan) -> dict[str, float]:
-        planned = bench.graph.memory(bench.slicer.cut(plan))
-        return {"peak_memory": float(planned.arena_bytes + planned.weights_bytes)}
-
     def measure(plan: PruningPlan) -> Measurement:
         assert session is not None  # latency_source=device is asked for with one
         return session.measure_candidate(bench, plan)
@@ -255,13 +267,15 @@ def search_problem(
         plan=lambda widths: bench.plan(widths),
         accuracy=bench.accuracy,
         error=bench.task.error,
-        exact=exact_memory if "peak_memory" in wanted else None,
+        exact=lambda plan: bench.exact(plan, wanted),
         measure=measure if measured else None,
         measure_ahead=measure_ahead if measured else None,
         bounds=bounds,
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
         channel_step=step,
+        passes=bench.passes,
+        network=bench,
     )
 
 
@@ -279,6 +293,7 @@ def _search(
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
     told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
+    bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
     budget = problem.budget.evaluations
     if len(journal):
@@ -293,6 +308,8 @@ def _search(
             progress=lambda progress: steps.advance(1, _note(context, progress)),
             report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
             minutes=problem.budget.minutes,
+            dense_passes=problem.budget.dense_passes,
+            working=lambda passes, note: steps.advance(passes * budget / context.passes, note),
         )
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
@@ -301,6 +318,8 @@ def _search(
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
+        "dense_passes_forward": round(context.compute.forward, 2),
+        "dense_passes_backward": round(context.compute.backward, 2),
         "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),

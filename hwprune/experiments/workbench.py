@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from hwprune.pruning.structured import Slicer
 from hwprune.records import FrontRow, Measurement
 from hwprune.tasks.base import SplitName, Task
 from hwprune.tasks.precision import fast_dtype
+from latency_models.shapes import NetworkShapes
 
 IntArray = npt.NDArray[np.int64]
 Widths = Sequence[int] | IntArray
@@ -46,6 +49,7 @@ class Workbench:
         task: the task over it.
         dense: the unpruned network, in evaluation mode.
         target: CPU that networks are planned for; this computer's where None.
+        weights_folder: where weights are kept that a search trains; only in memory where None.
     """
 
     problem: Problem
@@ -53,6 +57,8 @@ class Workbench:
     task: Task
     dense: nn.Module
     target: CpuTarget | None = None
+    weights_folder: Path | None = None
+    _adopted: dict[str, Slicer] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, problem: Problem, target: CpuTarget | None = None, *, with_weights: bool = True) -> Workbench:
@@ -144,6 +150,17 @@ class Workbench:
     def _loss(self, module: nn.Module, batch: Any) -> torch.Tensor:
         return self.task.loss(self.task.forward(module, batch), batch)
 
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return self.problem.seed
+
+    @functools.cached_property
+    def val_images(self) -> int:
+        """Validation images that candidates are judged on."""
+        limit, images = self.problem.evaluation.val_images, self.task.size("val")
+        return images if limit is None else min(limit, images)
+
     def plan(self, widths: Widths) -> PruningPlan:
         """The plan that keeps the most important ``widths[g]`` units of every group."""
         return self.ranking.plan(widths)
@@ -151,6 +168,41 @@ class Workbench:
     def candidate(self, widths: Widths) -> nn.Module:
         """The pruned network of these widths, with inherited weights."""
         return self.slicer.cut(self.plan(widths))
+
+    def cut(self, plan: PruningPlan) -> nn.Module:
+        """The pruned network with the weights that the plan names.
+
+        Raises:
+            WeightsError: the search that trained them has not kept them here.
+        """
+        if not plan.weights:
+            return self.slicer.cut(plan)
+        if self.adopted(plan.weights) is None:
+            raise WeightsError(
+                f"the weights {plan.weights[:12]} that a network inherits are not in {self.weights_folder}: "
+                "start the search again"
+            )
+        return self._adopted[plan.weights].cut(plan)
+
+    def adopt(self, module: nn.Module) -> str:
+        """Keep further trained weights of the dense network's shapes; their digest."""
+        digest = training.weights_digest(module)
+        if digest not in self._adopted:
+            if self.weights_folder is not None:
+                training.save_weights(module, self.weights_folder / f"{digest}.safetensors")
+            self._adopted[digest] = Slicer(module, self.groups)
+        return digest
+
+    def adopted(self, weights: str) -> nn.Module | None:
+        """The dense network with adopted weights; None where they are not kept here."""
+        if weights not in self._adopted:
+            path = None if self.weights_folder is None else self.weights_folder / f"{weights}.safetensors"
+            if path is None or not path.exists():
+                return None
+            module = copy.deepcopy(self.dense)
+            training.load_weights(module, path)
+            self._adopted[weights] = Slicer(module.eval(), self.groups)
+        return self._adopted[weights].module
 
     @functools.cached_property
     def dtype(self) -> torch.dtype | None:
@@ -166,8 +218,8 @@ class Workbench:
 
     def inherit(self, plan: PruningPlan) -> nn.Module:
         """The pruned network with inherited weights and BatchNorm statistics of its own."""
-        module = self.slicer.cut(plan)
-        if self.batchnorm is not None and plan.widths != tuple(self.groups.sizes):
+        module = self.cut(plan)
+        if self.batchnorm is not None and plan != PruningPlan.dense(self.groups):
             self.batchnorm(module, self.dtype)
         return module
 
@@ -176,14 +228,44 @@ class Workbench:
         settings = self.problem.evaluation
         return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
 
+    def macs(self, plan: PruningPlan) -> float:
+        """Multiply-adds of one image on the host, where weights that are zero are multiplied like all others."""
+        return float(layer_macs(self.arithmetic(np.array([plan.widths]))).sum())
+
+    def passes(self, plan: PruningPlan) -> float:
+        """Multiply-adds of a true evaluation, BatchNorm's images included, of which the dense network's pass is 1."""
+        images = min(self.problem.evaluation.bn_images, self.task.size("train"))
+        return self.macs(plan) / self._dense_macs * (1 + images / self.val_images)
+
+    @functools.cached_property
+    def _dense_macs(self) -> float:
+        return self.macs(PruningPlan.dense(self.groups))
+
+    def exact(self, plan: PruningPlan, names: Sequence[str]) -> dict[str, float]:
+        """Those of the named objectives whose values the widths alone do not tell, or not exactly."""
+        values: dict[str, float] = {}
+        if "peak_memory" in names:
+            planned = self.graph.memory(self.cut(plan))
+            values["peak_memory"] = float(planned.arena_bytes + planned.weights_bytes)
+        if plan.mask is not None:
+            params = float(self.slicer.parameter_count(plan))
+            density = params / float(self.slicer.parameter_counts(self.groups.sizes)[0])
+            values |= {"params": params, "density": density, "macs": self._compiled_macs(plan)}
+        return {name: value for name, value in values.items() if name in names}
+
+    def _compiled_macs(self, plan: PruningPlan) -> float:
+        """Multiply-adds of one image in the compiled network, whose sparse kernels leave out zeros."""
+        if plan.mask is None:
+            return self.macs(plan)
+        return float(layer_macs(NetworkShapes.of(self.graph.shapes(self.cut(plan)))).sum())
+
     def row(self, id: str, plan: PruningPlan, measurement: Measurement, **facts: Any) -> FrontRow:
         """Row of a measured candidate."""
-        widths = np.array([plan.widths])
         return FrontRow.of(
             id,
             measurement,
-            macs=int(layer_macs(self.arithmetic(widths)).sum()),
-            params=int(self.slicer.parameter_counts(widths)[0]),
+            macs=int(self._compiled_macs(plan)),
+            params=self.slicer.parameter_count(plan),
             widths=plan.widths,
             plan_key=plan.key,
             **facts,

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hwprune.errors import HwpruneError
-from hwprune.records import Evaluation
+from hwprune.records import Evaluation, Score
 from hwprune.search.archive import Archive
+from hwprune.search.compute import Compute, Part
 from hwprune.search.journal import Journal
-from hwprune.search.problem import CANDIDATE_FAILURES, ERROR_MARGIN, SearchProblem
+from hwprune.search.problem import CANDIDATE_FAILURES, ERROR_MARGIN, Plan, SearchProblem
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+
+#: Origin of evaluations that were taken over from earlier searches.
+RECALLED = "recalled"
 
 
 class BudgetExhausted(Exception):  # noqa: N818 (a signal between context and method, no error)
@@ -82,11 +87,16 @@ class SearchContext:
         problem: what is searched.
         budget: true evaluations that may be spent; one is one accuracy evaluation of a distinct plan, failed or not.
             The argument ``minutes`` bounds the time that they take, too.
+        passes: multiply-adds that may be spent, in passes of the dense network over the validation images; as many as
+            ``budget`` evaluations of the dense network take, unless the argument ``dense_passes`` says otherwise.
         random_state: the only source of randomness.
         archive: every true evaluation so far.
         spent: true evaluations so far.
+        compute: multiply-adds so far, of true evaluations and of what a method evaluates or trains beside them.
         repeated: requests for plans that were evaluated before; they are free.
-        evaluating_s: wall time spent in true evaluations.
+        stored: true evaluations whose metric was known from an earlier search: they count, and take no time.
+        given_up: candidates that were surely dominated before they had seen the whole validation split.
+        evaluating_s: wall time spent in true evaluations, and in parts of the search.
     """
 
     def __init__(
@@ -99,18 +109,26 @@ class SearchContext:
         progress: Callable[[Progress], None] | None = None,
         report: Callable[[Generation], None] | None = None,
         minutes: float | None = None,
+        dense_passes: float | None = None,
+        working: Callable[[float, str], None] | None = None,
     ) -> None:
         self.problem = problem
         self.budget = budget
         self.random_state = random_state
         self.archive = Archive(problem.objectives, problem.bounds)
+        self._dense_passes = problem.passes(problem.plan(problem.space.sizes))
+        self.passes = budget * self._dense_passes if dense_passes is None else dense_passes
+        self.compute = Compute()
         self.spent = 0
         self.repeated = 0
+        self.stored = 0
+        self.given_up = 0
         self.evaluating_s = 0.0
         self._seconds_left = np.inf if minutes is None else 60 * minutes
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
+        self._working = working or (lambda passes, note: None)
         self._known: dict[str, Evaluation] = {}
         self._asked: set[bytes] = set()
         self._marked = (time.perf_counter(), 0.0)
@@ -136,6 +154,16 @@ class SearchContext:
         """True evaluations that are left."""
         return self.budget - self.spent
 
+    @property
+    def passes_left(self) -> float:
+        """Multiply-adds that are left, in passes of the dense network over the validation images."""
+        return self.passes - self.compute.total
+
+    @property
+    def affordable(self) -> int:
+        """True evaluations that the budget still holds, if each costs what the dense network's does."""
+        return min(self.remaining, int(self.passes_left / self._dense_passes + 1e-6))
+
     def seen(self, widths: IntArray) -> npt.NDArray[np.bool_]:
         """``(n,)`` mask of the ``(n, G)`` widths that were asked for before, and so cost nothing and tell nothing."""
         return np.array([row.tobytes() in self._asked for row in np.ascontiguousarray(widths, np.int64)], dtype=bool)
@@ -152,9 +180,66 @@ class SearchContext:
             BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
         """
         rows = np.ascontiguousarray(widths, np.int64)
-        self._measure_ahead(rows)
-        origins = [origin] * len(rows) if isinstance(origin, str) else origin
-        return [self._evaluate(row, origin, generation) for row, origin in zip(rows, origins, strict=True)]
+        return self.evaluate_plans([self.problem.plan(row) for row in rows], origin, generation)
+
+    def evaluate_plans(self, plans: Sequence[Plan], origin: str | Sequence[str], generation: int) -> list[Evaluation]:
+        """Evaluate plans truly that need not be those of widths alone, each distinct one once.
+
+        Raises:
+            BudgetExhausted: before the first plan that the budget does not hold; those before it are in the archive.
+        """
+        new = self._new(plans)
+        self._measure_ahead(new)
+        origins = [origin] * len(plans) if isinstance(origin, str) else origin
+        by_key = {plan.key: name for plan, name in zip(plans, origins, strict=True)}
+        with contextlib.closing(self._evaluations(new, by_key, generation)) as made:
+            return [self._take(plan, made) for plan in plans]
+
+    def part(self, name: str, work: Callable[[], Part]) -> dict[str, Any]:
+        """Do a part of the search that is no true evaluation; a resumed run is told by the journal what it found.
+
+        ``work`` must not draw from :attr:`random_state`: it is not called where the journal answers.
+
+        Raises:
+            BudgetExhausted: nothing is left to spend on it.
+        """
+        self._check_budget()
+        found = self._journal.part(name)
+        if found is None:
+            started = time.perf_counter()
+            part = work()
+            seconds = time.perf_counter() - started
+            self.evaluating_s += seconds
+            found = {"found": dict(part.data), "compute": asdict(part.compute), "seconds": seconds}
+            self._journal.add_part(name, found)
+        self.compute += Compute(**found["compute"])
+        self._seconds_left -= found["seconds"]
+        data: dict[str, Any] = found["found"]
+        return data
+
+    def tell(self, passes: float, note: str) -> None:
+        """Let the user know that a part of the search has spent ``passes`` more, and what it is at."""
+        self._working(passes, note)
+
+    def recall(self) -> list[Evaluation]:
+        """Take over, at no cost to the budget, what earlier searches of this network found out, on any device.
+
+        Metrics come from the store; costs are this problem's, computed. Nothing is taken over where every latency is
+        measured. A resumed run takes over what it did when it began.
+        """
+        problem, known = self.problem, [found for found in self._journal.evaluations if found.origin == RECALLED]
+        if not len(self._journal) and problem.judge is not None and problem.measure is None:
+            for widths, plan_key, score in problem.judge.known():
+                row = np.array(widths, dtype=np.int64)
+                if not problem.space.holds(row) or (plan := problem.plan(row)).key != plan_key:
+                    continue
+                costs, reason = problem.costs_of(plan, row)
+                if reason is None:
+                    known.append(problem.evaluation(plan, row, costs, score, RECALLED, 0, 0.0))
+                    self._journal.add_evaluation(known[-1])
+        for evaluation in known:
+            self._remember(evaluation, problem.plan(np.array(evaluation.widths, dtype=np.int64)))
+        return known
 
     def rows(self, evaluations: list[Evaluation]) -> IntArray:
         """Rows of the archive that hold ``evaluations``; failed ones have none."""
@@ -213,41 +298,91 @@ class SearchContext:
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
 
-    def _measure_ahead(self, rows: IntArray) -> None:
+    def _check_budget(self) -> None:
+        # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
+        if self.spent >= self.budget or self.passes_left < 1e-6 * self.passes or self._seconds_left <= 0:
+            raise BudgetExhausted
+
+    def _new(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Plans that must be evaluated, each once, as far as the budget reaches."""
+        if self._seconds_left <= 0:
+            return []
+        unknown = {plan.key: plan for plan in plans if plan.key not in self._known}
+        reached = list(unknown.values())[: self.remaining]
+        return [plan for plan in reached if self._journal.evaluation(plan.key) is None]
+
+    def _measure_ahead(self, plans: Sequence[Plan]) -> None:
         """Have the plans measured that are about to be evaluated truly."""
-        if self.problem.measure_ahead is None or self._seconds_left <= 0:
+        if self.problem.measure_ahead is None or not plans:
             return
-        plans = {plan.key: plan for plan in map(self.problem.plan, rows)}
-        new = [plan for key, plan in plans.items() if key not in self._known and not self._journal.evaluation(key)]
         started = time.perf_counter()
         with contextlib.suppress(*CANDIDATE_FAILURES):  # the candidate that fails will fail again, and be told apart
-            self.problem.measure_ahead(new[: self.remaining])
+            self.problem.measure_ahead(plans)
         elapsed_s = time.perf_counter() - started
         self.evaluating_s += elapsed_s
         self._seconds_left -= elapsed_s
 
-    def _evaluate(self, widths: IntArray, origin: str, generation: int) -> Evaluation:
-        plan = self.problem.plan(widths)
+    def _evaluations(
+        self, new: Sequence[Plan], origins: Mapping[str, str], generation: int
+    ) -> Generator[Evaluation, None, None]:
+        """Evaluate plans truly; which of them may be given up early was settled before the first."""
+        problem, started = self.problem, time.perf_counter()
+        rows = [np.array(plan.widths, dtype=np.int64) for plan in new]
+        costs = [problem.costs_of(plan, row) for plan, row in zip(new, rows, strict=True)]
+        sound = [index for index, (_, reason) in enumerate(costs) if reason is None]
+        bars = [self.archive.bar(costs[index][0]) for index in sound]
+        scores = problem.scores([new[index] for index in sound], bars)
+        for plan, row, (values, reason) in zip(new, rows, costs, strict=True):
+            score = next(scores) if reason is None else Score(None, error=reason)
+            now = time.perf_counter()
+            yield problem.evaluation(plan, row, values, score, origins[plan.key], generation, now - started)
+            started = time.perf_counter()  # what is done with an evaluation is no part of the next one
+
+    def _take(self, plan: Plan, made: Iterator[Evaluation]) -> Evaluation:
         known = self._known.get(plan.key)
         if known is not None:
             self.repeated += 1
             return known
-        if self.spent >= self.budget or self._seconds_left <= 0:
-            raise BudgetExhausted
+        self._check_budget()
         recorded = self._journal.evaluation(plan.key)
-        evaluation = recorded
-        if evaluation is None:
-            started = time.perf_counter()
-            evaluation = self.problem.evaluate(plan, widths, origin, generation)
-            self.evaluating_s += time.perf_counter() - started
+        evaluation = recorded or next(made)
+        if recorded is None:
+            self.evaluating_s += evaluation.seconds
             self._journal.add_evaluation(evaluation)
         self._seconds_left -= evaluation.seconds  # as recorded, so that a resumed run ends where this one would
-        self._known[plan.key] = evaluation
-        self._asked.add(widths.tobytes())
-        self.archive.add(evaluation)
         self.spent += 1
+        self.stored += evaluation.stored
+        self.given_up += evaluation.images is not None
+        self.compute += Compute(self.problem.passes(plan))
+        self._remember(evaluation, plan)
         self._progress(Progress(evaluation, self.spent, self.budget, recorded is not None))
         return evaluation
+
+    def _remember(self, evaluation: Evaluation, plan: Plan) -> None:
+        self._known[evaluation.plan_key] = evaluation
+        self._asked.add(np.array(evaluation.widths, dtype=np.int64).tobytes())
+        self.archive.add(evaluation, plan)
+
+    def _settle(self) -> None:
+        """Let candidates that were given up, and that a revised latency brought to the front, see the whole split."""
+        failed: set[str] = set()
+        while unsettled := [found for found in self.archive.unsettled() if found.plan_key not in failed]:
+            for found in unsettled:
+                evaluation = self._journal.completion(found.plan_key)
+                if evaluation is None:
+                    evaluation = self._again(found)
+                    self.evaluating_s += evaluation.seconds
+                    self._journal.add_completion(evaluation)
+                self._seconds_left -= evaluation.seconds
+                if evaluation.error is not None:
+                    failed.add(found.plan_key)  # never on the front: what it was given up with stays in the archive
+                    continue
+                self._known[found.plan_key] = evaluation
+                self.archive.complete(evaluation)
+
+    def _again(self, found: Evaluation) -> Evaluation:
+        widths = np.array(found.widths, dtype=np.int64)
+        return self.problem.evaluate(self.archive.plan(found.plan_key), widths, found.origin, found.generation)
 
     def _refine(self, generation: int) -> None:
         refiner = self.problem.refiner
@@ -260,3 +395,4 @@ class SearchContext:
         if data:
             refiner.apply(data)
             self.archive.revise("latency", self.problem.cheap(self.archive.widths)["latency"])
+            self._settle()

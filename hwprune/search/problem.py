@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hwprune import objectives as objective_plugins
 from hwprune.errors import CompileError, ConfigError, InfeasibleError
-from hwprune.records import Evaluation, Measurement
+from hwprune.records import Evaluation, Measurement, Score
 from hwprune.search.operators import latin_hypercube
 from hwprune.search.space import SearchSpace
 from latency_models.shapes import NetworkShapes
 
+if TYPE_CHECKING:  # torch takes a second to import, and a problem of formulas needs none of it
+    from hwprune.search.network import PrunableNetwork
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Value = TypeVar("Value")
 
 #: What more error than the dense network's is of interest: the margin of published comparisons.
 ERROR_MARGIN = 0.2
@@ -35,6 +40,11 @@ class Plan(Protocol):
         """Digest; equal plans have equal keys."""
         ...
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Kept channels of every group."""
+        ...
+
 
 class Refiner(Protocol):
     """Corrects the latency model during a search, by measuring a few networks near the front."""
@@ -48,6 +58,26 @@ class Refiner(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Takes the metric of many plans: as cheaply as it can, on as many processes as it has."""
+
+    def scores(self, plans: Sequence[Any], bars: Sequence[float]) -> Iterator[Score]:
+        """Score of every plan, in their order, each as soon as it is there; a failure is data.
+
+        The same plans and bars get the same scores, however many processes there are.
+
+        Args:
+            plans: distinct plans.
+            bars: error of each that another candidate has at no higher cost; who is surely worse may be given up
+                before it has seen the whole split. inf where it must see it.
+        """
+        ...
+
+    def known(self) -> Sequence[tuple[tuple[int, ...], str, Score]]:
+        """Widths, plan key and score of everything that is known of this network from searches before this one."""
+        ...
+
+
 @dataclass(frozen=True)
 class SearchProblem:
     """One pruning problem as a search sees it: functions of widths, no network.
@@ -58,6 +88,7 @@ class SearchProblem:
         costs: ``(n, G)`` widths to the cheap objectives (all but ``error``) by name, ``(n,)`` each.
         plan: ``(G,)`` widths to the plan that keeps the most important channels.
         accuracy: a plan to the task's metric on the validation split: the expensive part of a true evaluation.
+        judge: takes the metrics of many plans in the place of ``accuracy``; None where there is nothing faster.
         error: the metric to the objective ``error``.
         exact: a plan to the objectives whose prediction is not exact but whose computation is (the memory plan).
         measure: a plan to its whole network's measurement, where ``latency`` is to be measured and not predicted.
@@ -69,6 +100,9 @@ class SearchProblem:
         channel_step: the device's channel step, for the surrogate's features.
         ref_point: ``(n_obj,)`` worst values that are of interest, the reference of the hypervolume; None for the dense
             network's, with an error that is :data:`ERROR_MARGIN` higher.
+        passes: a plan to the multiply-adds of its true evaluation, in passes of the dense network over the validation
+            images; 1 where nobody counts.
+        network: the network itself, for methods that look inside it; None where there is none.
     """
 
     space: SearchSpace
@@ -85,6 +119,9 @@ class SearchProblem:
     shapes: Callable[[IntArray], NetworkShapes] | None = None
     channel_step: int = 8
     ref_point: tuple[float, ...] | None = None
+    judge: Judge | None = None
+    passes: Callable[[Any], float] = lambda plan: 1.0
+    network: PrunableNetwork | None = None
 
     def cheap(self, widths: IntArray) -> dict[str, FloatArray]:
         """Cheap objectives of ``(n, G)`` widths by name, ``(n,)`` each."""
@@ -93,31 +130,78 @@ class SearchProblem:
     def evaluate(self, plan: Any, widths: IntArray, origin: str, generation: int) -> Evaluation:
         """Evaluate one plan truly, a second time where the first fails; a failure is data."""
         started = time.perf_counter()
-        values: dict[str, float] = {}
-        metric = reason = None
-        for _ in range(2):
-            try:
-                values, metric = self._values(plan, widths)
-                reason = None
-                break
-            except CANDIDATE_FAILURES as error:
-                values, metric, reason = {}, None, f"{type(error).__name__}: {error}"
+        costs, reason = self.costs_of(plan, widths)
+        score = Score(None, error=reason) if reason else next(iter(self.scores([plan], [float("inf")])))
         seconds = time.perf_counter() - started
-        kept = tuple(int(width) for width in widths)
-        return Evaluation(plan.key, kept, values, metric, origin, generation, seconds, reason)
+        return self.evaluation(plan, widths, costs, score, origin, generation, seconds)
 
-    def _values(self, plan: Any, widths: IntArray) -> tuple[dict[str, float], float]:
-        values = {name: float(value[0]) for name, value in self.cheap(widths[None]).items()}
-        if self.exact is not None:
-            values |= {name: float(value) for name, value in self.exact(plan).items()}
-        if self.measure is not None:  # before the accuracy, which costs more
-            values["latency"] = _trusted_latency_ms(self.measure(plan))
-        metric = float(self.accuracy(plan))
-        values["error"] = float(self.error(metric))
-        wrong = [name for name, value in values.items() if not np.isfinite(value)]
-        if wrong:
-            raise ArithmeticError(f"{', '.join(wrong)} not finite")
-        return values, metric
+    def costs_of(self, plan: Any, widths: IntArray) -> tuple[dict[str, float], str | None]:
+        """All objectives of one plan but its error, computed or measured; or none and the reason."""
+
+        def compute() -> dict[str, float]:
+            values = {name: float(value[0]) for name, value in self.cheap(widths[None]).items()}
+            if self.exact is not None:
+                values |= {name: float(value) for name, value in self.exact(plan).items()}
+            if self.measure is not None:
+                values["latency"] = _trusted_latency_ms(self.measure(plan))
+            return _finite(values)
+
+        costs, reason = attempt(compute)
+        return costs or {}, reason
+
+    def scores(self, plans: Sequence[Any], bars: Sequence[float]) -> Iterator[Score]:
+        """Score of every plan, in their order; see :meth:`Judge.scores`."""
+        if self.judge is not None:
+            yield from self.judge.scores(plans, bars)
+            return
+        for plan in plans:
+            metric, reason = attempt(functools.partial(self.accuracy, plan))
+            yield Score(None if metric is None else float(metric), error=reason)
+
+    def evaluation(
+        self,
+        plan: Any,
+        widths: IntArray,
+        costs: Mapping[str, float],
+        score: Score,
+        origin: str,
+        generation: int,
+        seconds: float,
+    ) -> Evaluation:
+        """Record of a plan whose costs and score are known."""
+        kept = tuple(int(width) for width in widths)
+        values, reason = {}, score.error
+        if score.metric is not None:
+            error = float(self.error(score.metric))
+            values = {**costs, "error": error}
+            reason = None if np.isfinite(error) else "ArithmeticError: error not finite"
+        if reason is not None:
+            return Evaluation(plan.key, kept, {}, None, origin, generation, seconds, reason)
+        told = Evaluation(plan.key, kept, values, score.metric, origin, generation, seconds)
+        return replace(told, images=score.images, stored=score.stored)
+
+
+def attempt(compute: Callable[[], Value]) -> tuple[Value | None, str | None]:
+    """What ``compute`` returns, or why it failed a second time too."""
+    reason = None
+    for _ in range(2):
+        try:
+            return compute(), None
+        except CANDIDATE_FAILURES as error:
+            reason = f"{type(error).__name__}: {error}"
+    return None, reason
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    """``values``.
+
+    Raises:
+        ArithmeticError: some are not finite.
+    """
+    wrong = [name for name, value in values.items() if not np.isfinite(value)]
+    if wrong:
+        raise ArithmeticError(f"{', '.join(wrong)} not finite")
+    return values
 
 
 def _trusted_latency_ms(measurement: Measurement) -> float:

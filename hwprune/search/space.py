@@ -132,6 +132,12 @@ class SearchSpace:
         """
         return np.column_stack([shares[widths[:, gene]] for gene, shares in enumerate(self._lost)])
 
+    def holds(self, widths: IntArray) -> bool:
+        """Whether ``(G,)`` widths are among those that a search may choose."""
+        if widths.shape != self.sizes.shape:
+            return False
+        return bool((self.shift(widths[None], np.zeros_like(widths))[0] == widths).all())
+
     def _snap(self, kept: npt.NDArray[Any], smallest: IntArray) -> IntArray:
         """Nearest levels to real-valued widths."""
         steps = self.round_to * np.rint(kept / self.round_to)

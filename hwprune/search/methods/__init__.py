@@ -6,13 +6,13 @@ A method module holds ``Settings`` (its settings with their defaults) and ``METH
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hwprune import plugins
 from hwprune.search.methods.base import Method, parse
 
-__all__ = ["Method", "build", "defaults"]
+__all__ = ["Method", "build", "defaults", "objectives"]
 
 NOT_PLUGINS = frozenset({"base"})
 
@@ -27,6 +27,17 @@ def build(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     module = plugins.load(__name__, name)
     method: Method = module.METHOD(parse(module.Settings, name, settings or {}))
     return method
+
+
+def objectives(name: str, settings: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
+    """What a method minimizes under these settings: its paper's pair, or ``wanted``, the problem's own.
+
+    Raises:
+        UnknownNameError: there is no such method, or it has no such setting.
+        ConfigError: a setting has a value that the method cannot use.
+    """
+    own = parse(plugins.load(__name__, name).Settings, name, settings).objectives
+    return list(wanted if own is None else own)
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,11 @@ from hwprune.errors import ConfigError, UnknownNameError
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
 from hwprune.search.operators import latin_hypercube
+from hwprune.search.problem import SearchProblem
 from hwprune.search.space import SearchSpace
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from hwprune.search.network import PrunableNetwork
 
 IntArray = npt.NDArray[np.int64]
 
@@ -37,6 +41,11 @@ class MethodSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def objectives(self) -> tuple[str, ...] | None:
+        """What the method minimizes whatever the problem says; None for the problem's objectives."""
+        return None
+
 
 Settings = TypeVar("Settings", bound=MethodSettings)
 
@@ -59,6 +68,17 @@ def parse(kind: type[Settings], method: str, values: Mapping[str, Any]) -> Setti
         reason = first["msg"].removeprefix("Value error, ")
         found = f", found {first['input']!r}" if name else ""
         raise ConfigError(f"{method}: {name or 'settings'}: {reason[0].lower()}{reason[1:]}{found}") from None
+
+
+def network_of(problem: SearchProblem, method: str) -> PrunableNetwork:
+    """The network behind a problem.
+
+    Raises:
+        ConfigError: there is none, and the method looks inside it.
+    """
+    if problem.network is None:
+        raise ConfigError(f"{method} looks inside the network, and this problem has none: use hamp, nsga2 or random")
+    return problem.network
 
 
 def population_size(wanted: int | None, budget: int) -> int:
