@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
 from hwprune.experiments.home import Home
@@ -71,6 +73,7 @@ class Calibrator:
 
     Attributes:
         model: the model as it stands.
+        deviations: by how much each measured network's latency differed from the model of its time, relative to it.
     """
 
     def __init__(self, session: DeviceSession | None, bench: Workbench, model: LatencyModel) -> None:
@@ -78,6 +81,7 @@ class Calibrator:
         self._bench = bench
         self._measured: set[str] = set()
         self.model = model
+        self.deviations: list[float] = []
 
     def measure(self, front: Sequence[Evaluation]) -> dict[str, Any]:
         """Measure the members of ``front`` whose prediction is least sure (a ``Refiner`` of the search)."""
@@ -101,5 +105,8 @@ class Calibrator:
         if not trusted:
             return
         shapes = self._bench.arithmetic([network["widths"] for network in trusted])
+        predicted_ms = self.model.predict(shapes)[0]
+        measured_ms = [network["latency_ms"] for network in trusted]
+        self.deviations += np.abs(measured_ms / predicted_ms - 1).tolist()
         rows = [(shapes.row(index), network["latency_ms"]) for index, network in enumerate(trusted)]
         self.model = self.model.recalibrate([*self.model.networks, *rows])

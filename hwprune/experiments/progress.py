@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,9 @@ class Steps(Protocol):
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """``steps`` more are done; ``note`` says how it stands."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines that stand below the progress while it is shown live, in place of those before."""
 
 
 class Console(Protocol):
@@ -52,3 +55,6 @@ class Silent:
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Nobody wants to know."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Nobody looks."""

@@ -23,12 +23,13 @@ from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
+from hwprune.experiments.search_view import SearchView, summary
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
 from hwprune.search import methods
-from hwprune.search.evaluation import Progress, SearchContext
+from hwprune.search.evaluation import UNLIMITED, Generation, SearchContext
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem, check_feasible, feasible_range, parse_bounds
 from hwprune.search.space import SearchSpace
@@ -36,6 +37,8 @@ from latency_models.network_model import LatencyModel
 
 #: Device time of measuring one point of a front, processes, repeats and all; for forecasts only.
 _POINT_S = 3.0
+#: Evaluations over which a hypervolume that hardly grows has settled.
+SETTLE_AFTER = 100
 #: Points of a front; for forecasts only.
 _POINTS = 25
 
@@ -60,7 +63,7 @@ class DryRun:
     """What a search would do and cost.
 
     Attributes:
-        evaluations: true evaluations.
+        evaluations: true evaluations, as many as the budget's minutes hold where those are fewer.
         seconds_an_evaluation: wall time of one, as just measured on the dense network.
         device_minutes: time on the device, a missing profile included.
         wall_minutes: everything together.
@@ -199,13 +202,14 @@ def dry_run(
         bench.batchnorm(bench.slicer.cut(bench.plan(bench.groups.sizes)), bench.dtype)
     seconds = time.perf_counter() - started
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
+    limits = [] if problem.budget.minutes is None else [60 * problem.budget.minutes / seconds]
+    limits += [] if problem.budget.evaluations is None else [problem.budget.evaluations]
+    evaluations = int(min(limits, default=UNLIMITED))
     if problem.latency_source == "device":
-        device_minutes += problem.budget.evaluations / 60
-    wall_minutes = device_minutes + problem.budget.evaluations * seconds / 60
-    if problem.budget.minutes is not None:
-        wall_minutes = min(wall_minutes, device_minutes + problem.budget.minutes)
+        device_minutes += evaluations / 60
+    wall_minutes = device_minutes + evaluations * seconds / 60
     return DryRun(
-        problem.budget.evaluations,
+        evaluations,
         seconds,
         device_minutes,
         wall_minutes,
@@ -295,25 +299,34 @@ def _search(
     told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
     bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
-    budget = problem.budget.evaluations
+    limits = problem.budget
+    budget = UNLIMITED if limits.evaluations is None else limits.evaluations
     if len(journal):
         console.info(f"{folder.id}: going on after {len(journal)} evaluations")
-    folder.log("search", evaluations_known=len(journal), budget=budget)
-    with console.progress(budget, f"{config.method} on {config.device}") as steps:
+    folder.log("search", evaluations_known=len(journal), budget=limits.evaluations)
+    with console.progress(limits.evaluations, f"{config.method} on {config.device}") as steps:
+
+        def report(generation: Generation) -> None:
+            folder.log("generation", **dataclasses.asdict(generation))
+            view.generation()
+
         context = SearchContext(
             told,
             budget,
             np.random.default_rng(problem.seed),
             journal=journal,
-            progress=lambda progress: steps.advance(1, _note(context, progress)),
-            report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
-            minutes=problem.budget.minutes,
-            dense_passes=problem.budget.dense_passes,
+            progress=lambda progress: view.evaluated(progress),
+            report=report,
+            minutes=limits.minutes,
+            dense_passes=limits.dense_passes,
             working=lambda passes, note: steps.advance(passes * budget / context.passes, note),
+            settle_after=SETTLE_AFTER if limits.stop_when_settled else None,
         )
+        view = SearchView(context, steps, limits.minutes, lambda: calibrator.deviations)
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
     search_s = time.perf_counter() - started
+    console.info(summary(context, search_s))
     counts = {
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
@@ -323,18 +336,11 @@ def _search(
         "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),
+        "measuring_s": round(context.measuring_s, 2),
+        "own_s": round(search_s - context.evaluating_s - context.measuring_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
     front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)
-
-
-def _note(context: SearchContext, progress: Progress) -> str:
-    """How the search stands, in a few words."""
-    best = min(
-        (found.objectives.get("latency", float("nan")) for found in context.archive.front()), default=float("nan")
-    )
-    fastest = "" if np.isnan(best) else f", fastest {best:.3f} ms"
-    return f"{len(context.archive.front_rows())} on the front{fastest}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -21,12 +22,20 @@ from hwprune.search.problem import CANDIDATE_FAILURES, ERROR_MARGIN, Plan, Searc
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
+#: Budget in evaluations of a search that ends by the clock.
+UNLIMITED = 1_000_000
+#: A front has settled when its hypervolume has grown by less than this share over a number of evaluations.
+SETTLED_GAIN = 1e-3
 #: Origin of evaluations that were taken over from earlier searches.
 RECALLED = "recalled"
 
 
 class BudgetExhausted(Exception):  # noqa: N818 (a signal between context and method, no error)
     """All true evaluations are spent; ends a method, whose result is in the archive."""
+
+
+class Settled(BudgetExhausted):
+    """The hypervolume grows no more; ends a method as a spent budget does."""
 
 
 class NothingEvaluatedError(HwpruneError):
@@ -58,7 +67,9 @@ class Generation:
         number: from 0, the initial population.
         spent: evaluations so far.
         front_size: feasible non-dominated evaluations.
-        surrogate_tau: rank correlation of the error's surrogate with held-out evaluations, in [-1, 1]; None without.
+        hypervolume: what they dominate, see :attr:`SearchContext.hypervolume`.
+        surrogate_tau: rank correlation of forecasts with true values that they did not see, in [-1, 1], of the objective
+            that is forecast worst; None without a surrogate.
         surrogate_used: proposals were screened by the surrogate.
         local_steps: moves that the local search made.
         selection: rule that selected the survivors.
@@ -69,6 +80,7 @@ class Generation:
     number: int
     spent: int
     front_size: int
+    hypervolume: float
     surrogate_tau: float | None
     surrogate_used: bool
     local_steps: int
@@ -97,6 +109,9 @@ class SearchContext:
         stored: true evaluations whose metric was known from an earlier search: they count, and take no time.
         given_up: candidates that were surely dominated before they had seen the whole validation split.
         evaluating_s: wall time spent in true evaluations, and in parts of the search.
+        measuring_s: wall time spent in measuring networks for the latency model.
+        settled: the search has ended because its hypervolume grew no more. The argument ``settle_after`` says over how
+            many evaluations it must have grown by less than :data:`SETTLED_GAIN`; None never ends a search.
     """
 
     def __init__(
@@ -111,6 +126,7 @@ class SearchContext:
         minutes: float | None = None,
         dense_passes: float | None = None,
         working: Callable[[float, str], None] | None = None,
+        settle_after: int | None = None,
     ) -> None:
         self.problem = problem
         self.budget = budget
@@ -124,6 +140,10 @@ class SearchContext:
         self.stored = 0
         self.given_up = 0
         self.evaluating_s = 0.0
+        self.measuring_s = 0.0
+        self.settled = False
+        self._settle_after = settle_after
+        self._rows_at: list[tuple[int, int]] = []
         self._seconds_left = np.inf if minutes is None else 60 * minutes
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
@@ -150,9 +170,19 @@ class SearchContext:
         return reference
 
     @property
+    def hypervolume(self) -> float:
+        """Share of the box between nothing and the reference point that the front dominates; larger is better."""
+        return self._hypervolume(len(self.archive)) if len(self.archive) else 0.0
+
+    @property
     def remaining(self) -> int:
         """True evaluations that are left."""
         return self.budget - self.spent
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the budget is a number of evaluations."""
+        return self.budget < UNLIMITED
 
     @property
     def passes_left(self) -> float:
@@ -261,6 +291,7 @@ class SearchContext:
 
         Raises:
             NothingEvaluatedError: every evaluation so far has failed.
+            BudgetExhausted: the front has settled.
         """
         self._check()
         self._refine(number)
@@ -271,6 +302,7 @@ class SearchContext:
                 number,
                 self.spent,
                 len(self.archive.front_rows()),
+                self.hypervolume,
                 surrogate_tau,
                 surrogate_used,
                 local_steps,
@@ -279,6 +311,7 @@ class SearchContext:
                 self.evaluating_s - evaluating_s,
             )
         )
+        self._stop_if_settled()
 
     @contextlib.contextmanager
     def until_spent(self) -> Iterator[None]:
@@ -297,6 +330,22 @@ class SearchContext:
             raise NothingEvaluatedError(
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
+
+    def _hypervolume(self, rows: int) -> float:
+        """Hypervolume of the first ``rows`` evaluations, as their objectives are known now."""
+        ref_point, archive = self.ref_point, self.archive
+        good = np.flatnonzero((archive.CV <= 0) & archive.whole & (np.arange(len(archive)) < rows))
+        volume = moocore.hypervolume(archive.F[good], ref=ref_point) if good.size else 0.0
+        return float(volume / np.prod(np.maximum(np.abs(ref_point), 1e-300)))
+
+    def _stop_if_settled(self) -> None:
+        self._rows_at.append((self.spent, len(self.archive)))
+        if self._settle_after is None:
+            return
+        before = [rows for spent, rows in self._rows_at if spent <= self.spent - self._settle_after]
+        if before and self.hypervolume <= (1 + SETTLED_GAIN) * self._hypervolume(before[-1]):
+            self.settled = True
+            raise Settled
 
     def _check_budget(self) -> None:
         # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
@@ -390,7 +439,9 @@ class SearchContext:
             return
         data = self._journal.refinement(generation)
         if data is None:
+            started = time.perf_counter()
             data = refiner.measure(self.archive.front())
+            self.measuring_s += time.perf_counter() - started
             self._journal.add_refinement(generation, data)
         if data:
             refiner.apply(data)

@@ -28,12 +28,13 @@ class GaussianProcess:
     Attributes:
         length: length scale that the likelihood prefers.
         noise: variance of the noise over that of the signal.
+        variance: of the signal.
     """
 
     def __init__(self) -> None:
         self.length = 1.0
         self.noise = 1.0
-        self._variance = 0.0
+        self.variance = 0.0
 
     def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray, like: GaussianProcess | None = None) -> GaussianProcess:
         """Learn from ``(n, d)`` rows, ``(n,)`` values and ``(n,)`` weights; a weight of 1/2 doubles a row's noise.
@@ -54,21 +55,21 @@ class GaussianProcess:
         K = self._weighted(distances) + self.noise * np.eye(len(y))
         self._factor = cho_factor(K, lower=True)
         self._alpha = cho_solve(self._factor, target)
-        self._variance = like._variance if like is not None else float(target @ self._alpha / len(y))
+        self.variance = like.variance if like is not None else float(target @ self._alpha / len(y))
         return self
 
     def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Means and standard deviations of the function, without noise, two ``(n,)`` arrays."""
         cross = _matern(cdist(Z, self._Z) / self.length) * self._root
         explained = solve_triangular(self._factor[0], cross.T, lower=True)
-        variance = self._variance * np.maximum(1 - (explained**2).sum(axis=0), 1e-9)
+        variance = self.variance * np.maximum(1 - (explained**2).sum(axis=0), 1e-9)
         return cross @ self._alpha, np.sqrt(variance)
 
     def covariance(self, Z: FloatArray) -> FloatArray:
         """``(n, n)`` covariances of the function at ``(n, d)`` rows."""
         cross = _matern(cdist(Z, self._Z) / self.length) * self._root
         explained = solve_triangular(self._factor[0], cross.T, lower=True)
-        return np.asarray(self._variance * (_matern(cdist(Z, Z) / self.length) - explained.T @ explained))
+        return np.asarray(self.variance * (_matern(cdist(Z, Z) / self.length) - explained.T @ explained))
 
     def _choose(self, distances: FloatArray, target: FloatArray) -> None:
         """Take the hyperparameters of largest marginal likelihood, the signal's variance profiled out."""

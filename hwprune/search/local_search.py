@@ -116,9 +116,12 @@ class LocalSearch:
         return _elsewhere(moved, widths)
 
     def _singles(self, problem: SearchProblem, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
-        """Every group a few levels up or down."""
+        """Every group a few levels up or down; a group of many levels by as many sixteenths of its range, too."""
         moves = np.array([[sign * quantum] for quantum in self.quanta for sign in (1, -1)])
-        levels = np.vstack([move * np.eye(len(widths), dtype=np.int64) for move in moves])
+        space = problem.space
+        sixteenth = np.maximum((space.sizes - space.smallest) // space.round_to // 16, 1)
+        units = [np.ones_like(sixteenth), sixteenth] if (sixteenth > 1).any() else [sixteenth]
+        levels = np.vstack([move * np.diag(unit) for unit in units for move in moves])
         if len(levels) > n:
             levels = levels[random_state.choice(len(levels), n, replace=False)]
         return _elsewhere(problem.space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
@@ -129,10 +132,9 @@ class LocalSearch:
         """One group up, another down, at about equal cost: the trade between groups that the error decides."""
         steps = singles - widths
         up, down = np.flatnonzero((steps > 0).any(axis=1)), np.flatnonzero((steps < 0).any(axis=1))
-        name = _cost_name(problem)
-        if name is None or not (up.size and down.size):
+        cost = _cost(problem, np.vstack([widths, singles]))
+        if cost is None or not (up.size and down.size):
             return np.asarray(singles[:0])
-        cost = problem.cheap(np.vstack([widths, singles]))[name]
         change = cost[1:] - cost[0]
         first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
         group = (steps != 0).argmax(axis=1)
@@ -146,7 +148,8 @@ def _elsewhere(moved: IntArray, widths: IntArray) -> IntArray:
     return np.asarray(moved[(moved != widths).any(axis=1)])
 
 
-def _cost_name(problem: SearchProblem) -> str | None:
-    """The cheap objective that pair moves keep about equal: the latency where there is one."""
-    cheap = [name for name in problem.objectives if name != "error"]
-    return "latency" if "latency" in cheap else next(iter(cheap), None)
+def _cost(problem: SearchProblem, widths: IntArray) -> FloatArray | None:
+    """``(n,)`` cheap objective that pair moves keep about equal: the latency where there is one, None without any."""
+    cheap = problem.cheap(widths)
+    names = [name for name in problem.objectives if name in cheap]
+    return cheap["latency" if "latency" in names else names[0]] if names else None

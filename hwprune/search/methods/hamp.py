@@ -209,8 +209,10 @@ class HAMP:
             forest_trees=settings.forest_trees,
             gaussian_process_max_rows=settings.gaussian_process_max_rows,
         )
-        # 5: start
-        context.evaluate(initial_widths(problem.space, pop_size, random_state), "initial", 0)
+        # 5: start; where earlier searches of this network tell enough, with the dense network alone
+        context.recall()
+        start = initial_widths(problem.space, pop_size, random_state)
+        context.evaluate(start[:1] if len(archive) >= pop_size else start, "initial", 0)
         context.end_generation(0, selection=settings.selection)
         population = survival.select(archive, np.arange(len(archive)), pop_size, random_state)
         # 6: generations
