@@ -3,15 +3,15 @@
     python benchmarks/search.py [--quick | --resume] [--problem NAME ...] [--method NAME ...] [--seeds 11]
     python benchmarks/search.py --record devices|table|large --images DATA.npz --weights RESNET20.safetensors
 
-Problems without noise: four test functions, of which nothing is cheap, and ResNet-20 on CIFAR-10 as recorded: a space of
-4,096 plans that was evaluated whole (``resnet20_table``), and one of 6e10 plans of which a few thousand were evaluated
-and the others are interpolated (``resnet20_large``); latency and memory are those of measured kernels. HAMP needs at most
-a third of NSGA-II's evaluations on the first, a tenth on the second, and never more on the test functions. A run that
-does not arrive counts as its cap and is listed. A second and a third device, searched with the accuracies that the
-searches before have left, need at most a third of the first one's evaluations.
+Problems without noise: four test functions, of which nothing is cheap, and ResNet-20 on CIFAR-10 as recorded: a space
+of 4,096 plans that was evaluated whole (``resnet20_table``), and one of 6e10 plans of which a few thousand were
+evaluated and the others are interpolated (``resnet20_large``); latency and memory are those of measured kernels. HAMP
+needs at most a third of NSGA-II's evaluations on the first, a tenth on the second, and never more on the test functions.
+A run that does not arrive counts as its cap and is listed. A second and a third device, searched with the accuracies
+that the searches before have left, need at most a third of the first one's evaluations.
 
-Results go to ``benchmarks/results/search.json`` run by run; ``--resume`` goes on where they end. ``--quick`` runs a small
-part with a fresh seed and writes nothing.
+Results go to ``benchmarks/results/search.json`` run by run; ``--resume`` goes on where they end. ``--quick`` runs a
+small part with a fresh seed and writes nothing.
 """
 
 from __future__ import annotations
@@ -119,13 +119,17 @@ def _run(job: dict[str, Any], cap: int) -> list[dict[str, Any]]:
     if job["problem"] == NEXT_DEVICE:
         targets = [resnet20.table(device) for device in resnet20.devices()]
         arrivals = list(one_after_the_other(targets, rivals.of(method), seed, min(cap, CAPS["resnet20_table"])))
-        found = [{**job, "device": device, **asdict(arrival)} for device, arrival in zip(resnet20.devices(), arrivals)]
+        pairs = zip(resnet20.devices(), arrivals, strict=True)
+        found = [{**job, "device": device, **asdict(arrival)} for device, arrival in pairs]
     else:
         cap = min(cap, CAPS[job["problem"]], TPE_CAP if method == "tpe" else cap)
         found = [{**job, "cap": cap, **asdict(run(_target(job["problem"]), rivals.of(method)(), seed, cap))}]
     for row in found:
         told = ", ".join(f"{share} % {count or '-'}" for share, count in row["evaluations"].items())
-        print(f"{row['problem']} {method} seed {seed} {row.get('device', '')}: {told} ({row['seconds']:.1f} s)", flush=True)
+        print(
+            f"{row['problem']} {method} seed {seed} {row.get('device', '')}: {told} ({row['seconds']:.1f} s)",
+            flush=True,
+        )
     return found
 
 
@@ -170,10 +174,17 @@ def _next_device_share(runs: list[dict[str, Any]]) -> float | None:
         if row["problem"] == NEXT_DEVICE:
             by_seed.setdefault(row["seed"], []).append(row)
     shares = [
-        [(later["evaluations"]["95"] or later["spent"]) / (rows[0]["evaluations"]["95"] or rows[0]["spent"]) for later in rows[1:]]
+        [
+            (later["evaluations"]["95"] or later["spent"]) / (rows[0]["evaluations"]["95"] or rows[0]["spent"])
+            for later in rows[1:]
+        ]
         for rows in by_seed.values()
     ]
     return float(np.median(np.array(shares), axis=0).max()) if shares else None
+
+
+def _to_95(row: dict[str, Any]) -> int:
+    return int(row["evaluations"]["95"] or row["spent"])
 
 
 def _print_table(runs: list[dict[str, Any]]) -> None:
@@ -194,7 +205,9 @@ def _write(runs: list[dict[str, Any]]) -> None:
     """Write all runs so far, with what they depend on."""
     commit = ""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        told = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS.parents[1])
+        told = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS.parents[1]
+        )
         commit = told.stdout.strip()
     document = {
         "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,12 @@ from typing import Any
 import moocore
 import numpy as np
 import numpy.typing as npt
-from searching.analytic import Target
 
 from hwprune.records import Score
 from hwprune.search.evaluation import Progress, SearchContext
 from hwprune.search.methods.base import Method
 from hwprune.search.problem import SearchProblem
+from searching.analytic import Target
 
 #: Shares of the reference hypervolume that are waited for.
 SHARES = (0.90, 0.95, 0.98)
@@ -64,7 +65,7 @@ class Watch:
         Raises:
             Arrived: nothing more is to be waited for.
         """
-        points = F[(F < self._target.ref_point).all(axis=1)]
+        points = F[(self._target.ref_point > F).all(axis=1)]
         if len(self.front) and len(points):
             points = points[~(self.front[None] <= points[:, None]).all(axis=2).any(axis=1)]
         if not len(points):
@@ -112,9 +113,7 @@ class _Remembers:
         return [(widths, plan(np.array(widths)).key, Score(metric)) for widths, metric in self._known.items()]
 
 
-def _search(
-    target: Target, method: Method, seed: int, cap: int, shares: Sequence[float]
-) -> tuple[Arrival, Any]:
+def _search(target: Target, method: Method, seed: int, cap: int, shares: Sequence[float]) -> tuple[Arrival, Any]:
     watch, started, seen = Watch(target, shares), time.perf_counter(), 0
 
     def progress(step: Progress) -> None:
@@ -124,8 +123,6 @@ def _search(
         watch.add(new, step.spent)
 
     context = SearchContext(target.problem, cap, np.random.default_rng(seed), progress=progress)
-    try:
+    with contextlib.suppress(Arrived):
         method.run(context)
-    except Arrived:
-        pass
     return Arrival(watch.evaluations, context.spent, watch.share, time.perf_counter() - started), context.archive

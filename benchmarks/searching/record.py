@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from searching.resnet20 import DATA, SIZES, Interpolated, Kernels, large_space, recorded_so_far, table_plans
 
 from hwprune.cli.console import Console
 from hwprune.compilation.targets import CpuTarget
@@ -27,6 +26,7 @@ from hwprune.experiments.workbench import Workbench
 from hwprune.search.evaluation import SearchContext
 from hwprune.search.methods.base import distinct
 from hwprune.search.methods.nsga2 import NSGA2, Settings
+from searching.resnet20 import DATA, SIZES, Interpolated, Kernels, large_space, recorded_so_far, table_plans
 
 IntArray = npt.NDArray[np.int64]
 
@@ -84,7 +84,9 @@ def record_large(images: Path, weights: Path, minutes: float) -> None:
     if len(data["correct"]) >= 200:
         widths, errors = np.array(data["widths"]), 1 - np.array(data["correct"]) / data["val_images"]
         found = Interpolated(space, widths, errors)
-        print(f"interpolated with a mean absolute error of {found.mean_absolute_error:.4f} (good plans {found.front_error:.4f})")
+        print(
+            f"interpolated with a mean absolute error of {found.mean_absolute_error:.4f} (good plans {found.front_error:.4f})"
+        )
 
 
 def record_devices(images: Path, weights: Path, home: Home) -> None:
@@ -101,11 +103,17 @@ def record_devices(images: Path, weights: Path, home: Home) -> None:
         kernels = _by_block(name, bench, model)
         random_widths = np.random.default_rng(0).integers(1, np.array(SIZES) + 1, (500, len(SIZES)))
         told, costs = model.predict(bench.arithmetic(random_widths))[0], kernels(random_widths)
-        off = np.abs(costs["latency"] / told - 1).max(), np.abs(costs["peak_memory"] / bench.memory(random_widths) - 1).max()
+        off = (
+            np.abs(costs["latency"] / told - 1).max(),
+            np.abs(costs["peak_memory"] / bench.memory(random_widths) - 1).max(),
+        )
         print(f"{name}: sums over blocks are at most {off[0]:.2%} (latency) and {off[1]:.2%} (memory) off the model")
         found[name] = {
             "base_latency_ms": kernels.base_latency_ms,
-            **{key: [row.tolist() for row in getattr(kernels, key)] for key in ("latency_ms", "weights_bytes", "live_bytes")},
+            **{
+                key: [row.tolist() for row in getattr(kernels, key)]
+                for key in ("latency_ms", "weights_bytes", "live_bytes")
+            },
             "largest_deviation": [float(value) for value in off],
             "model": model.card(),
         }

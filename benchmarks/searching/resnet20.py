@@ -16,11 +16,11 @@ import moocore
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import RBFInterpolator
-from searching.analytic import Target
 
 from hwprune.search.problem import SearchProblem
 from hwprune.search.space import SearchSpace
 from hwprune.search.synthetic import WidthPlan, width_plan
+from searching.analytic import Target
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -221,5 +221,5 @@ def _large_target(
 
 def _target(problem: SearchProblem, F: FloatArray, dense: FloatArray) -> Target:
     ref_point = dense + [0.2, 0, 0]
-    front = F[(F < ref_point).all(axis=1)]
+    front = F[(ref_point > F).all(axis=1)]
     return Target(problem, ref_point, float(moocore.hypervolume(front, ref=ref_point)))

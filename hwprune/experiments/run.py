@@ -30,6 +30,7 @@ from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
 from hwprune.search import methods
 from hwprune.search.evaluation import UNLIMITED, Generation, SearchContext
+from hwprune.search.feasibility import feasibility
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem, check_feasible, feasible_range, parse_bounds
 from hwprune.search.space import SearchSpace
@@ -70,6 +71,7 @@ class DryRun:
         profiled: the device has a latency model for this network.
         groups: channel groups that may be pruned.
         ranges: smallest, dense and largest value of every objective that is known without evaluating.
+        constraints: what is known of each beforehand, as sentences.
     """
 
     evaluations: int
@@ -79,6 +81,7 @@ class DryRun:
     profiled: bool
     groups: int
     ranges: dict[str, dict[str, float]]
+    constraints: list[str]
 
 
 def search(
@@ -119,7 +122,8 @@ def search(
     with open_session(home, device, console, max_age_s=max_age_s) as session:
         model = latency_model(session, bench, console)
         step = session.device.channel_step
-        check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
+        for sentence in feasibility(search_problem(bench, session, Calibrator(session, bench, model), bounds, step)):
+            console.info(sentence)
         config = RunConfig(
             problem=problem,
             device=device_name,
@@ -194,7 +198,7 @@ def dry_run(
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
-    check_feasible(told, ranges)
+    constraints = feasibility(told, ranges)
     bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
     started = time.perf_counter()
     bench.accuracy(bench.plan(bench.groups.sizes))
@@ -216,6 +220,7 @@ def dry_run(
         model is not None,
         len(bench.groups),
         {name: dataclasses.asdict(values) for name, values in ranges.items()},
+        constraints,
     )
 
 

@@ -62,6 +62,7 @@ class Forecaster:
     """Surrogates of all objectives of a problem.
 
     Attributes:
+        n_var: number of genes.
         tau: by objective, the rank correlation of forecasts with true values that they did not see, in [-1, 1]; 1 where
             the value is known.
     """
@@ -75,6 +76,7 @@ class Forecaster:
         gaussian_process_max_rows: int = 300,
     ) -> None:
         self._problem = problem
+        self.n_var = problem.space.n_var
         self._names = tuple(dict.fromkeys([*problem.objectives, *problem.bounds]))
         cheap = problem.cheap(problem.space.sizes[None])
         self._learnt = {
@@ -96,7 +98,9 @@ class Forecaster:
         """The smallest of all objectives' tau: what the whole forecast is worth."""
         return min(self.tau.values(), default=0.0)
 
-    def fit(self, archive: Archive, random_state: np.random.Generator, ref_point: FloatArray | None = None) -> Forecaster:
+    def fit(
+        self, archive: Archive, random_state: np.random.Generator, ref_point: FloatArray | None = None
+    ) -> Forecaster:
         """Learn from all true evaluations so far.
 
         Args:

@@ -36,7 +36,9 @@ class GaussianProcess:
         self.noise = 1.0
         self.variance = 0.0
 
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray, like: GaussianProcess | None = None) -> GaussianProcess:
+    def fit(
+        self, Z: FloatArray, y: FloatArray, weights: FloatArray, like: GaussianProcess | None = None
+    ) -> GaussianProcess:
         """Learn from ``(n, d)`` rows, ``(n,)`` values and ``(n,)`` weights; a weight of 1/2 doubles a row's noise.
 
         Args:
@@ -55,7 +57,7 @@ class GaussianProcess:
         K = self._weighted(distances) + self.noise * np.eye(len(y))
         self._factor = cho_factor(K, lower=True)
         self._alpha = cho_solve(self._factor, target)
-        self.variance = like.variance if like is not None else float(target @ self._alpha / len(y))
+        self.variance = like.variance if like is not None else float(target @ self._alpha / len(y)) + 1e-12
         return self
 
     def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:

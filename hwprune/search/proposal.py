@@ -85,6 +85,6 @@ class Pool:
             widths = widths[np.sort(first)]
             found.append(widths[~self._seen(widths)][:each])
         if not found:
-            return np.empty((0, 0), dtype=np.int64)
+            return np.empty((0, self._forecaster.n_var), dtype=np.int64)
         widths = np.vstack(found)
         return widths[np.sort(np.unique(widths, axis=0, return_index=True)[1])]

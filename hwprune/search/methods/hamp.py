@@ -277,22 +277,25 @@ class HAMP:
         """End points and children of largest expected hypervolume gain, and the moves made (6c and 6d at once)."""
         settings, archive = self.settings, context.archive
         pool = Pool(forecaster, FreeSpace.below(ref_point, archive.F[archive.front_rows()]), context.seen)
-        _, local_steps = self._climb(context, problem, population, pool.judge, n_starts)
+        n = n_children + n_starts
+        children, starts = archive.widths[:0], archive.widths[population.rows[:n_starts]]
+        if settings.preselect_factor > 1:
+            children = self._breed(context, problem, population, settings.preselect_factor * n)
+            if len(children):
+                pool.add(children)
+                if n_starts:
+                    starts = np.vstack([starts, pool.best(KNOBS["extra"])])
+        _, local_steps = self._climb(context, problem, starts, pool.judge)
         if settings.preselect_factor == 1:
             ends = pool.best(n_starts)
-            children = self._breed(context, problem, population, n_children + n_starts - len(ends), avoid=ends)
+            children = self._breed(context, problem, population, n - len(ends), avoid=ends)
             return ends, children, local_steps
-        n = n_children + n_starts
-        children = self._breed(context, problem, population, settings.preselect_factor * n)
-        if len(children):
-            pool.add(children)
         chosen = pool.best(n)
-        bred = (chosen[:, None] == children[None]).all(axis=2).any(axis=1) if len(chosen) else np.empty(0, dtype=bool)
+        bred = _among(chosen, children)
         ends, offspring = chosen[~bred], chosen[bred]
         if len(chosen) < n:  # nothing else promises anything: those that get most capital
-            rest = children[~(children[:, None] == chosen[None]).all(axis=2).any(axis=1)] if len(chosen) else children
-            screened = self._screen(archive, population, forecaster, rest, n - len(chosen))
-            offspring = np.vstack([offspring, screened]) if len(offspring) else screened
+            rest = children[~_among(children, chosen)]
+            offspring = np.vstack([offspring, self._screen(archive, population, forecaster, rest, n - len(chosen))])
         return ends, offspring, local_steps
 
     def _breed(
@@ -369,15 +372,15 @@ class HAMP:
             forecast = forecaster(widths)
             return score(forecast.F, owner) + np.where(forecast.CV > 0, INFEASIBLE * (1 + forecast.CV), 0.0)
 
-        return self._climb(context, problem, population, judge, n_starts)
+        return self._climb(context, problem, archive.widths[population.rows[:n_starts]], judge)
 
     def _climb(
-        self, context: SearchContext, problem: SearchProblem, population: _Population, judge: Judge, n_starts: int
+        self, context: SearchContext, problem: SearchProblem, starts: IntArray, judge: Judge
     ) -> tuple[IntArray, int]:
-        """End points of local searches from the most-invested members, and the moves made."""
-        settings, archive = self.settings, context.archive
-        if not n_starts:
-            return archive.widths[:0], 0
+        """End points of local searches, and the moves made."""
+        settings = self.settings
+        if not len(starts):
+            return starts, 0
         search = LocalSearch(
             settings.ls_steps,
             settings.ls_quanta,
@@ -385,8 +388,15 @@ class HAMP:
             settings.ls_neighbours_max,
             sideways=settings.ls_accept == "not_worse",
         )
-        starts = archive.widths[population.rows[:n_starts]]
         return search.climb(problem, judge, starts, context.seen, context.random_state)
+
+
+KNOBS = {"extra": 4}
+
+
+def _among(widths: IntArray, others: IntArray) -> npt.NDArray[np.bool_]:
+    """``(n,)`` mask of the ``(n, G)`` widths that ``(m, G)`` others hold."""
+    return np.asarray((widths[:, None] == others[None]).all(axis=2).any(axis=1))
 
 
 def _limits(context: SearchContext, problem: SearchProblem) -> FloatArray:

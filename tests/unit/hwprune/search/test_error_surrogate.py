@@ -85,9 +85,7 @@ def test_errors_beyond_one_are_learnt_as_they_are() -> None:
 
 def test_same_seed_same_predictions() -> None:
     widths, errors = sample(60, 0)
-    first, second = (
-        Surrogate(PROBLEM).fit(widths, errors, np.random.default_rng(3)).predict(widths) for _ in range(2)
-    )
+    first, second = (Surrogate(PROBLEM).fit(widths, errors, np.random.default_rng(3)).predict(widths) for _ in range(2))
     assert np.array_equal(first, second)
 
 

@@ -17,7 +17,9 @@ MOVES = LocalSearch(steps=50, quanta=(1, 2, 4), sigma=0.05, neighbours_max=64)
 def values_of(problem: SearchProblem, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True objectives and constraint violations."""
     values = {**problem.cheap(widths), "error": errors_of(widths)}
-    return np.column_stack([values[name] for name in problem.objectives]), violation(values, problem.bounds, len(widths))
+    return np.column_stack([values[name] for name in problem.objectives]), violation(
+        values, problem.bounds, len(widths)
+    )
 
 
 def errors_of(widths: np.ndarray) -> np.ndarray:
