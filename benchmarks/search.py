@@ -6,9 +6,9 @@
 Problems without noise: four test functions, of which nothing is cheap, and ResNet-20 on CIFAR-10 as recorded: a space
 of 4,096 plans that was evaluated whole (``resnet20_table``), and one of 6e10 plans of which a few thousand were
 evaluated and the others are interpolated (``resnet20_large``); latency and memory are those of measured kernels. HAMP
-needs at most a third of NSGA-II's evaluations on the first, a tenth on the second, and never more on the test functions.
-A run that does not arrive counts as its cap and is listed. A second and a third device, searched with the accuracies
-that the searches before have left, need at most a third of the first one's evaluations.
+needs at most a third of NSGA-II's evaluations on the first, a tenth on the second, and never more on the test
+functions. A run that does not arrive counts as its cap and is listed. A second and a third device, searched with the
+accuracies that the searches before have left, need at most a third of the first one's evaluations.
 
 Results go to ``benchmarks/results/search.json`` run by run; ``--resume`` goes on where they end. ``--quick`` runs a
 small part with a fresh seed and writes nothing.

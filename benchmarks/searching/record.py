@@ -84,9 +84,7 @@ def record_large(images: Path, weights: Path, minutes: float) -> None:
     if len(data["correct"]) >= 200:
         widths, errors = np.array(data["widths"]), 1 - np.array(data["correct"]) / data["val_images"]
         found = Interpolated(space, widths, errors)
-        print(
-            f"interpolated with a mean absolute error of {found.mean_absolute_error:.4f} (good plans {found.front_error:.4f})"
-        )
+        print(f"interpolated {found.mean_absolute_error:.4f} off on average, good plans {found.front_error:.4f}")
 
 
 def record_devices(images: Path, weights: Path, home: Home) -> None:

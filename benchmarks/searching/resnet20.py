@@ -139,8 +139,8 @@ def table(device: str) -> Target:
 class Interpolated:
     """Error of any widths, between a few thousand recorded ones.
 
-    Cubic radial basis functions over the nearest recorded plans, smoothed as much as predicts held-out ones best; on the
-    logit scale, over the importance that each block loses. HAMP's own surrogate is of another family.
+    Cubic radial basis functions over the nearest recorded plans, smoothed as much as predicts held-out ones best; on
+    the logit scale, over the importance that each block loses. HAMP's own surrogate is of another family.
 
     Attributes:
         mean_absolute_error: of a tenth of the recorded plans that the others predict.
@@ -220,6 +220,6 @@ def _large_target(
 
 
 def _target(problem: SearchProblem, F: FloatArray, dense: FloatArray) -> Target:
-    ref_point = dense + [0.2, 0, 0]
+    ref_point = dense + np.array([0.2, 0, 0])
     front = F[(ref_point > F).all(axis=1)]
     return Target(problem, ref_point, float(moocore.hypervolume(front, ref=ref_point)))

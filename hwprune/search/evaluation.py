@@ -68,8 +68,8 @@ class Generation:
         spent: evaluations so far.
         front_size: feasible non-dominated evaluations.
         hypervolume: what they dominate, see :attr:`SearchContext.hypervolume`.
-        surrogate_tau: rank correlation of forecasts with true values that they did not see, in [-1, 1], of the objective
-            that is forecast worst; None without a surrogate.
+        surrogate_tau: rank correlation of forecasts with true values that they did not see, in [-1, 1], of the
+            objective that is forecast worst; None without a surrogate.
         surrogate_used: proposals were screened by the surrogate.
         local_steps: moves that the local search made.
         selection: rule that selected the survivors.

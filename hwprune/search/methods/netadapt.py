@@ -9,10 +9,11 @@ Every iteration allows a little less of a resource. Each group by itself is made
 are scored, and the most accurate one is kept: a chain of networks from dense to small.
 
 Choices of this implementation:
-    - The table is the device's latency model, which sums measured kernels; any other cheap objective may be the resource.
+    - The table is the device's latency model, which sums measured kernels; any other cheap objective may be the
+      resource.
     - Candidates are ranked on the validation split, not on training images as in the official code.
-    - No fine-tuning in between: weights are inherited from the dense network and BatchNorm is re-estimated, as for every
-      method that is compared here.
+    - No fine-tuning in between: weights are inherited from the dense network and BatchNorm is re-estimated, as for
+      every method that is compared here.
     - The chain goes on until no group can be made narrower; every candidate that was scored is in the archive. Where an
       iteration asks for more than any one group can give, the group that gives most is taken.
 """

@@ -29,7 +29,7 @@ def test_error_can_only_be_told_by_evaluating() -> None:
 
 
 def test_one_that_is_out_of_reach_is_refused() -> None:
-    with pytest.raises(InfeasibleError, match="latency_ms <= 0.0001 cannot be met"):
+    with pytest.raises(InfeasibleError, match=r"latency_ms <= 0\.0001 cannot be met"):
         feasibility(bounded(latency=1e-4))
 
 
