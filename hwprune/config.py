@@ -117,7 +117,6 @@ class Budget(Section):
     stop_when_settled: bool = True
     dense_passes: float | None = Field(default=None, gt=0)
 
-
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if self.evaluations is None and self.minutes is None and self.dense_passes is None:

@@ -23,8 +23,8 @@ from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.home import Home
 from hwprune.experiments.session import open_session
 from hwprune.experiments.workbench import Workbench
+from hwprune.search.breeding import distinct
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.methods.base import distinct
 from hwprune.search.methods.nsga2 import NSGA2, Settings
 from searching.resnet20 import DATA, SIZES, Interpolated, Kernels, large_space, recorded_so_far, table_plans
 

@@ -284,10 +284,12 @@ class SearchContext:
         surrogate_used: bool = False,
         local_steps: int = 0,
         selection: str = "",
+        may_settle: bool = False,
     ) -> None:
         """Close a generation: let the latency model be corrected, then report.
 
-        The correction is journaled, so that a resumed run repeats it with the same numbers.
+        The correction is journaled, so that a resumed run repeats it with the same numbers. A method whose every
+        generation searches the whole space says that it ``may_settle``: it ends when its hypervolume grows no more.
 
         Raises:
             NothingEvaluatedError: every evaluation so far has failed.
@@ -311,7 +313,9 @@ class SearchContext:
                 self.evaluating_s - evaluating_s,
             )
         )
-        self._stop_if_settled()
+        self._rows_at.append((self.spent, len(self.archive)))
+        if may_settle:
+            self._stop_if_settled()
 
     @contextlib.contextmanager
     def until_spent(self) -> Iterator[None]:
@@ -339,7 +343,6 @@ class SearchContext:
         return float(volume / np.prod(np.maximum(np.abs(ref_point), 1e-300)))
 
     def _stop_if_settled(self) -> None:
-        self._rows_at.append((self.spent, len(self.archive)))
         if self._settle_after is None:
             return
         before = [rows for spent, rows in self._rows_at if spent <= self.spent - self._settle_after]

@@ -35,6 +35,8 @@ class Pool:
 
     def add(self, widths: IntArray, source: int = -1) -> FloatArray:
         """Look at ``(n, G)`` widths: ``(n,)`` gains that each promises alone, below 0 where it breaks a constraint."""
+        if not len(widths):
+            return np.empty(0)
         gains = self._gains(widths)
         self._sources.setdefault(source, []).append((widths, gains))
         return gains

@@ -74,7 +74,7 @@ class NSGA2:
                     break
                 widths = context.problem.space.decode(infills.get("X"))
                 evaluations = context.evaluate(widths, "offspring" if generation else "initial", generation)
-                context.end_generation(generation, selection="nsga2")
+                context.end_generation(generation, selection="nsga2", may_settle=True)
                 rows = [context.archive.row(evaluation.plan_key) for evaluation in evaluations]
                 evaluated = infills[[row is not None for row in rows]]
                 if not len(evaluated):

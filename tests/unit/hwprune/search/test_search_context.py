@@ -118,7 +118,7 @@ def test_search_ends_when_its_hypervolume_has_settled() -> None:
             widths = np.tile(space.sizes, (2, 1))
             widths[:, 0] -= space.round_to[0] * np.array([2 * generation - 1, 2 * generation])
             context.evaluate(np.maximum(widths, space.smallest), "offspring", generation)
-            context.end_generation(generation)
+            context.end_generation(generation, may_settle=True)
     assert context.settled
     assert 12 <= context.spent < 30
 
