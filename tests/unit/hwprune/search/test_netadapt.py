@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_every_iteration_narrows_one_group_of_the_best_before() -> None:
 
 def test_iterations_take_away_what_they_are_asked_to_and_ever_less() -> None:
     latency = [PROBLEM.cheap(widths[None])["latency"].item() for widths in chain(run())]
-    for iteration, (before, after) in enumerate(zip(latency, latency[1:], strict=False)):
+    for iteration, (before, after) in enumerate(itertools.pairwise(latency)):
         assert before - after >= 0.025 * 0.96**iteration * latency[0] * (1 - 1e-9)
     assert len(latency) > 5
 
@@ -50,7 +51,7 @@ def test_chain_ends_where_nothing_can_be_made_narrower() -> None:
 
 def test_other_resources_are_brought_down_too() -> None:
     memory = [PROBLEM.cheap(widths[None])["peak_memory"].item() for widths in chain(run(resource="peak_memory"))]
-    assert all(after < before for before, after in zip(memory, memory[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(memory))
 
 
 def test_unknown_resource_is_refused() -> None:
