@@ -57,7 +57,7 @@ class GaussianProcess:
         K = self._weighted(distances) + self.noise * np.eye(len(y))
         self._factor = cho_factor(K, lower=True)
         self._alpha = cho_solve(self._factor, target)
-        self.variance = like.variance if like is not None else float(target @ self._alpha / len(y)) + 1e-12
+        self.variance = float(target @ self._alpha / len(y)) + 1e-12
         return self
 
     def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:

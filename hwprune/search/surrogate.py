@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 Kind = Literal["forest", "boosting", "gaussian_process", "ridge"]
 
 FOLDS = 5
+#: Share of rows that must be new before hyperparameters are chosen anew.
+_MORE = 0.1
 #: Equally likely values that a prediction consists of, in standard deviations from its middle.
 QUANTILES: FloatArray = norm.ppf((np.arange(7) + 0.5) / 7)
 
@@ -122,6 +124,7 @@ class Surrogate:
         self._logit = False
         self._model: _Model | None = None
         self._scale = 1.0
+        self._chosen_at = 0
         self.tau = 0.0
         self.mean_absolute_error = float("nan")
 
@@ -136,17 +139,20 @@ class Surrogate:
             random_state: source of randomness.
             limit: value beyond which candidates are of no interest.
         """
-        self._model, self.tau = None, 0.0
+        before, self._model, self.tau = self._model, None, 0.0
         if len(values) < 2 * FOLDS:
             return self
         self._logit = self._is_error and bool((values >= 0).all() and (values <= 1).all())
         weights = _interest(values, limit)
         if self._rows_max is not None and len(values) > self._rows_max:
-            chosen = np.sort(np.argsort(-weights, kind="stable")[: self._rows_max])
+            # Of the most interesting rows the latest: they lie where the search is now.
+            chosen = np.sort(np.lexsort((-np.arange(len(values)), -weights))[: self._rows_max])
             widths, values, weights = widths[chosen], values[chosen], weights[chosen]
         rows, y = self._rows(widths), self._scaled(values)
         seed = int(random_state.integers(2**31))
-        self._model = self._build(seed, self._forest_trees).fit(rows, y, weights)
+        if before is None or len(values) >= (1 + _MORE) * self._chosen_at:
+            before, self._chosen_at = None, len(values)
+        self._model = self._build(seed, self._forest_trees, like=before).fit(rows, y, weights)
         held_out, spread = np.empty(len(y)), np.empty(len(y))
         fold = random_state.permutation(len(y)) % FOLDS
         for left_out in range(FOLDS):
