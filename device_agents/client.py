@@ -27,6 +27,7 @@ from device_agents.errors import (
     AgentLost,
     AgentTimeout,
     DeviceBusy,
+    LibraryMissing,
     LoadFailed,
     ProtocolMismatch,
     RequestRefused,
@@ -42,6 +43,7 @@ ERRORS: dict[str, type[AgentError]] = {
     "internal": AgentError,
     "load_failed": LoadFailed,
     "mismatch": ProtocolMismatch,
+    "missing": LibraryMissing,
     "refused": RequestRefused,
     "run_failed": RunFailed,
 }
@@ -184,7 +186,8 @@ class AgentClient:
             timeout_s: longest silence of the process.
 
         Raises:
-            LoadFailed: it is missing, cannot be opened, crashes, hangs, or computes something else.
+            LibraryMissing: its file is not there or was torn: put it again.
+            LoadFailed: it cannot be opened, crashes, hangs, or computes something else.
             AgentLost: the agent ended.
             AgentTimeout: the agent is stuck.
         """
@@ -203,8 +206,8 @@ class AgentClient:
                 self_test=test,
                 timeout_s=float(timeout_s),
             )
-        except LoadFailed:
-            self._on_device.discard(sha256)  # it may have been torn, then the agent has removed it
+        except LibraryMissing:
+            self._on_device.discard(sha256)
             raise
         self._on_device.difference_update(answer.pop("dropped"))
         return Loaded(**answer)
@@ -214,6 +217,7 @@ class AgentClient:
         requests: Sequence[TimingRequest],
         *,
         blocks: int = 10,
+        steady_blocks: int = 0,
         calls_min: int = 5,
         block_ms_min: float = 10.0,
         warmup_ms_max: float = 300.0,
@@ -225,7 +229,8 @@ class AgentClient:
 
         Args:
             requests: what to time; a library's failure in one of them is data in its result.
-            blocks: blocks of each.
+            blocks: most blocks of each.
+            steady_blocks: one has enough after so many in a row with the reference kernel at one level; 0 for never.
             calls_min: least number of values in a block.
             block_ms_min: least length of a block.
             warmup_ms_max: longest warm-up of each.
@@ -256,6 +261,7 @@ class AgentClient:
             on_progress,
             jobs=jobs,
             blocks=blocks,
+            steady_blocks=steady_blocks,
             calls_min=calls_min,
             block_ms_min=float(block_ms_min),
             warmup_ms_max=float(warmup_ms_max),

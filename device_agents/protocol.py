@@ -21,7 +21,8 @@ from typing import IO, Any, Callable, NamedTuple
 #: 1: first version.
 #: 2: a job without an index may have numbers: the widths of a resident network.
 #: 3: hello names the host and limits the folder; clean; energy of blocks; every line is answered.
-PROTOCOL_VERSION = 3
+#: 4: a library that has to be put again is missing, not a failure; jobs of a measurement may end when they are steady.
+PROTOCOL_VERSION = 4
 
 #: Seconds between an agent's signs of life while it works.
 HEARTBEAT_S = 2.0
@@ -39,7 +40,7 @@ LINE_BYTES_MAX = 32 << 20
 DIGITS_MAX = 20
 
 #: Kinds of errors in replies.
-ERROR_KINDS = ("busy", "internal", "load_failed", "mismatch", "refused", "run_failed")
+ERROR_KINDS = ("busy", "internal", "load_failed", "mismatch", "missing", "refused", "run_failed")
 
 Check = Callable[[Any], Any]
 
@@ -270,6 +271,7 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
     "measure": {
         "jobs": list_of(_job, 65536),
         "blocks": integer(1, 10000),
+        "steady_blocks": integer(0, 10000),
         "calls_min": integer(1, 1000000),
         "block_ms_min": number(0.0, 60000.0),
         "warmup_ms_max": number(0.0, 60000.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,14 +97,19 @@ class TimingResult:
 
     @property
     def energy_mj(self) -> float | None:
-        """Energy of one call: all that the meter counted, by all calls of these blocks; None where it told nothing.
+        """Energy of one call; None where the meter told nothing."""
+        return energy_of_call_mj(self.blocks)
 
-        The meter's domain is the whole processor and its memory, or the whole GPU: what idles or works beside is in it.
-        """
-        metered = [block for block in self.blocks if block.energy_mj is not None]
-        total_mj = sum(block.energy_mj or 0.0 for block in metered)
-        # A counter that has not moved was read too soon; that is not an energy of 0.
-        return total_mj / sum(block.calls for block in metered) if total_mj else None
+
+def energy_of_call_mj(blocks: Sequence[Block]) -> float | None:
+    """Energy of one call: all that the meter counted, by all calls of these blocks; None where it told nothing.
+
+    The meter's domain is the whole processor and its memory, or the whole GPU: what idles or works beside is in it.
+    """
+    metered = [block for block in blocks if block.energy_mj is not None]
+    total_mj = sum(block.energy_mj or 0.0 for block in metered)
+    # A counter that has not moved was read too soon; that is not an energy of 0.
+    return total_mj / sum(block.calls for block in metered) if total_mj else None
 
 
 def timing_result(raw: dict[str, Any]) -> TimingResult:

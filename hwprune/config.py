@@ -92,6 +92,8 @@ class Pruning(Section):
         criterion: importance criterion that ranks the channels of a group.
         protect: patterns of layers (``layer3.*``) that stay whole.
         pruning_ratio_max: largest share of a group that is removed, in [0, 1).
+        sparse_kernels: which convolutions leave out single weights that are zero: those that were measured to get
+            faster by it, all, or none.
     """
 
     prune_residual: bool = False
@@ -99,6 +101,7 @@ class Pruning(Section):
     criterion: str = "l2_norm"
     protect: list[str] = []
     pruning_ratio_max: float = Field(default=0.9, ge=0, lt=1)
+    sparse_kernels: Literal["auto", "always", "never"] = "auto"
 
 
 class Budget(Section):
@@ -184,16 +187,21 @@ class EvaluationSettings(Section):
     """How a candidate's accuracy is taken inside the search.
 
     Attributes:
-        bn_images: training images that BatchNorm statistics are re-estimated on; 0 for none.
+        bn_images: training images that BatchNorm statistics of returned networks are re-estimated on; 0 for none.
+        search_bn_images: how many of them candidates are re-estimated on inside a search.
         val_images: validation images a candidate is judged on; none for all.
         dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the CPU has it in hardware.
         threads: threads of torch, in training too; half the cores of this process unless said.
+        seed: draws the images of BatchNorm and the order of the split: apart from the seed of the search, so that
+            searches with other seeds share accuracies.
     """
 
     bn_images: int = Field(default=1280, ge=0)
+    search_bn_images: int = Field(default=256, ge=1)
     val_images: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default_factory=_threads, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class Problem(Section):

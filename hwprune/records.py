@@ -116,6 +116,7 @@ class Measurement:
         planned_memory_bytes: packed weights plus arena.
         process_peak_bytes: VmHWM of the process that ran it; None where the system does not tell.
         process_delta_bytes: that minus the empty runner's.
+        energy_mj: of one inference, by the device's own meter; None without one.
         load_ms: loading the library and its self-test.
         fallback_share: share of the time in kernels without a schedule of ours, in [0, 1].
         state_before: governor, clocks, temperature, load and throttling before; None with a reason where unreadable.
@@ -136,6 +137,7 @@ class Measurement:
     planned_memory_bytes: int | None = None
     process_peak_bytes: int | None = None
     process_delta_bytes: int | None = None
+    energy_mj: float | None = None
     load_ms: float | None = None
     fallback_share: float | None = None
     state_before: dict[str, Any] = field(default_factory=dict)
@@ -316,6 +318,7 @@ class FrontRow:
         widths: kept channels of every group.
         plan_key: digest of the pruning plan; "" for the dense network.
         artifact: SHA-256 of the measured library.
+        energy_mj: of one inference, by the device's own meter; None without one.
     """
 
     id: str
@@ -350,6 +353,7 @@ class FrontRow:
     widths: tuple[int, ...] = ()
     plan_key: str = ""
     artifact: str = ""
+    energy_mj: float | None = None
 
     @classmethod
     def of(cls, id: str, measurement: Measurement, *, val_metric: float, **facts: Any) -> FrontRow:
@@ -377,6 +381,7 @@ class FrontRow:
             "trust": measurement.trust,
             "trust_reason": measurement.trust_reason,
             "clock_ratio": measurement.clock_ratio,
+            "energy_mj": measurement.energy_mj,
             "load_ms": measurement.load_ms,
             "repeats": measurement.repeats,
             "measured_at": measurement.measured_at,

@@ -20,7 +20,7 @@ from typing import IO, Any
 from device_agents import protocol
 from device_agents.agent import children, host_state, platforms
 from device_agents.agent.children import ChildFailed
-from device_agents.agent.folder import Folder, LibraryRefused, Taken
+from device_agents.agent.folder import Folder, LibraryMissing, LibraryRefused, Taken
 from device_agents.agent.governor import Governor
 from device_agents.agent.libraries import Libraries
 from device_agents.agent.pipes import Inbox, LineTooLong
@@ -123,6 +123,8 @@ class Agent:
             kind, message = "refused", str(error)
         except Refusal as error:
             kind, message = error.kind, str(error)
+        except LibraryMissing as error:
+            kind, message = "missing", str(error)
         except LibraryRefused as error:
             kind, message = "load_failed", str(error)
         except Exception as error:

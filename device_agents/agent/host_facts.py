@@ -15,6 +15,7 @@ import subprocess
 import sys
 from typing import Any, Callable
 
+from device_agents.agent.energy import Meter, rapl_counters
 from device_agents.agent.host_state import Absent, clock_limits_mhz, governor, read_all, read_text
 
 
@@ -136,6 +137,14 @@ def python(root: str) -> str:
     return "{} {}".format(platform.python_implementation(), ".".join(str(part) for part in sys.version_info[:3]))
 
 
+def energy_meter(root: str) -> list[str]:
+    """Folders of the counters that tell the energy of what is measured."""
+    meter = Meter(root)
+    if meter.missing:
+        raise Absent(meter.missing)
+    return [os.path.dirname(counter.path) for counter in rapl_counters(root)]
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     reader.__name__: reader
     for reader in (
@@ -151,6 +160,7 @@ READERS: dict[str, Callable[[str], Any]] = {
         memory_bytes,
         governor,
         clock_limits_mhz,
+        energy_meter,
         kernel,
         libc,
         python,

@@ -9,12 +9,16 @@ from device_agents.agent.children import Child, ChildFailed
 
 Progress = Callable[[int, int], None]
 
+#: Readings of the reference kernel that differ by no more stand at one level.
+STEADY_WITHIN = 0.01
+
 
 class Settings(NamedTuple):
     """How to measure.
 
     Attributes:
-        blocks: blocks of each job.
+        blocks: most blocks of each job.
+        steady_blocks: a job is done after so many blocks in a row with the reference kernel at one level; 0 for never.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         warmup_ms_max: longest warm-up of one job.
@@ -23,6 +27,7 @@ class Settings(NamedTuple):
     """
 
     blocks: int
+    steady_blocks: int
     calls_min: int
     block_ms_min: float
     warmup_ms_max: float
@@ -65,7 +70,7 @@ class Measuring:
         for handle in self._places:
             self._warm_up(handle)
         for number in range(self._settings.blocks):
-            if not self._remaining_s():
+            if not self._remaining_s() or not any(map(self._unfinished, self._places)):
                 break
             # Every other round runs backwards, so that no job always follows the same one.
             backwards = number % 2 == 1
@@ -74,10 +79,15 @@ class Measuring:
         for result in self.results:
             if not result["blocks"] and result["error"] is None:
                 result["error"] = f"the time limit of {self._settings.max_s:g} s ran out before its first block"
+        self._progress(self._total, self._total)
         return self.results
 
     def _alive(self, handle: int) -> list[int]:
         return [place for place in self._places[handle] if self.results[place]["error"] is None]
+
+    def _unfinished(self, handle: int) -> list[int]:
+        enough = self._settings.steady_blocks
+        return [place for place in self._alive(handle) if not is_steady(self.results[place]["blocks"], enough)]
 
     def _remaining_s(self) -> float:
         return max(0.0, self._end - time.monotonic())
@@ -99,8 +109,8 @@ class Measuring:
             waiting = self._alive(handle)
 
     def _round(self, handle: int, backwards: bool) -> None:
-        """One block of every job of one process; after a crash the rest of them in a new process."""
-        waiting = self._alive(handle)
+        """One block of every unfinished job of one process; after a crash the rest of them in a new process."""
+        waiting = self._unfinished(handle)
         if backwards:
             waiting.reverse()
         while waiting:
@@ -147,3 +157,11 @@ class Measuring:
             result.update(line)
         self._done += 1
         self._progress(min(self._done, self._total), self._total)
+
+
+def is_steady(blocks: list[dict[str, Any]], enough: int) -> bool:
+    """Whether the reference kernel stood at one level during the last ``enough`` blocks; 0 is never enough."""
+    if not 0 < enough <= len(blocks):
+        return False
+    readings = [block[side] for block in blocks[-enough:] for side in ("before_ns", "after_ns")]
+    return bool(max(readings) <= min(readings) * (1 + STEADY_WITHIN))

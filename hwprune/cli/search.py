@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hwprune.cli.context import Session, as_json_option, overrides_option, runs_option
+from hwprune.cli.context import (
+    Session,
+    as_json_option,
+    overrides_option,
+    runs_option,
+    scheduler_option,
+    workers_option,
+)
 from hwprune.cli.output import emit_facts, emit_json
 from hwprune.cli.report import show_run
 
 if TYPE_CHECKING:
     from hwprune.config import Problem
+
+#: What may be said beside --resume: nothing of it changes what the run finds.
+RESUMES_WITH = frozenset({"resume", "as_json", "workers", "scheduler"})
 
 
 @click.command()
@@ -29,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
 @click.option("--max-age", "max_age_h", type=click.FloatRange(min=0), help="Measure again what is older, in hours.")
 @runs_option
+@workers_option
+@scheduler_option
 @as_json_option
 @click.pass_context
 def search(
@@ -43,6 +55,8 @@ def search(
     remeasure: bool,
     max_age_h: float | None,
     runs_folder: Path,
+    workers: int,
+    scheduler: str | None,
     as_json: bool,
 ) -> None:
     """Search the front of pruned networks of PROBLEM.yaml on a device.
@@ -54,8 +68,11 @@ def search(
     if resume is not None:
         _refuse_beside_resume(context)
         from hwprune.experiments import run
+        from hwprune.experiments.judging import Crew
 
-        return show_run(session, run.resume(resume, home=session.home, console=session.console).folder, as_json)
+        crew = Crew(workers, scheduler)
+        report = run.resume(resume, home=session.home, console=session.console, crew=crew)
+        return show_run(session, report.folder, as_json)
     if problem_path is None:
         raise click.UsageError("name a PROBLEM.yaml, or --resume RUN", context)
     if budget is not None:
@@ -64,12 +81,14 @@ def search(
         overrides = (*overrides, *parse_budget(budget))
     problem, settings = read_problem(problem_path, overrides, method)
     from hwprune.experiments import run
+    from hwprune.experiments.judging import Crew
 
     chosen: dict[str, Any] = {
         "home": session.home,
         "device_name": device_name,
         "method": method,
         "method_settings": settings,
+        "crew": Crew(workers, scheduler),
     }
     if dry_run:
         plan = asdict(run.dry_run(problem, **chosen))
@@ -106,6 +125,7 @@ def _refuse_beside_resume(context: click.Context) -> None:
     """A run goes on as it was started: what else is said on the command line would be lost in silence."""
     for parameter in context.command.params:
         name = str(parameter.name)
-        if name not in ("resume", "as_json") and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            said = parameter.opts[0] if isinstance(parameter, click.Option) else "PROBLEM.yaml"
-            raise click.UsageError(f"--resume goes on as the run was started: drop {said}", context)
+        said = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if said and name not in RESUMES_WITH:
+            shown = parameter.opts[0] if isinstance(parameter, click.Option) else "PROBLEM.yaml"
+            raise click.UsageError(f"--resume goes on as the run was started: drop {shown}", context)

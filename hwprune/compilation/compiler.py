@@ -8,6 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,16 +47,18 @@ class KernelPack:
 class Compiler:
     """Compiles for one target; ``folder`` holds kernel objects and artifacts, and other processes may share it.
 
+    Kernels are compiled by ``executor``, or in this process where it is None.
+
     Attributes:
         schedule_version: version of the kernels' schedules.
     """
 
     schedule_version = SCHEDULE_VERSION
 
-    def __init__(self, target: CpuTarget, folder: Path, workers: int = 1) -> None:
+    def __init__(self, target: CpuTarget, folder: Path, executor: Executor | None = None) -> None:
         self.target = target
         self.folder = folder
-        self.workers = workers
+        self.executor = executor
 
     def network(self, graph: Graph, module: nn.Module) -> Artifact:
         """Library of a (pruned) module: ``network_run(input, output)``.
@@ -67,7 +70,7 @@ class Compiler:
         description = self._network_description(plan)
         usages = [call.usage for call in plan.calls]
         kernels = link.linked_kernels([link.reference_usage(self.target), *usages])
-        objects = object_files(kernels, self.target, self.folder, self.workers)
+        objects = object_files(kernels, self.target, self.folder, self.executor)
         with self._draft() as draft:
             blob = draft / "weights.bin"
             blob.write_bytes(link.weights_blob(plan))
@@ -96,7 +99,7 @@ class Compiler:
             "numbers": sum(family.slots),
         }
         kernels = link.linked_kernels([link.reference_usage(self.target), *family.usages])
-        objects = object_files(kernels, self.target, self.folder, self.workers)
+        objects = object_files(kernels, self.target, self.folder, self.executor)
         with self._draft() as draft:
             blob = draft / "weights.bin"
             blob.write_bytes(link.weights_blob(family.dense))
@@ -124,7 +127,7 @@ class Compiler:
         ]
         description = {**self._description("kernels"), "calls": len(entries), "kernels": kernels}
         all_kernels = link.linked_kernels([link.reference_usage(self.target), *usages.values()])
-        objects = object_files(all_kernels, self.target, self.folder, self.workers)
+        objects = object_files(all_kernels, self.target, self.folder, self.executor)
         with self._draft() as draft:
             text, description["arena_bytes"] = link.pack_source(entries, description, self.target)
             artifact = self._store(text, objects, draft, "kernels", description)

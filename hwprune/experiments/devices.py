@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from device_agents.client import AgentClient
-from device_agents.errors import BoardUnfit, HostKeyMismatch
+from device_agents.errors import BoardUnfit, DeviceChanged, HostKeyMismatch
 from device_agents.reach import transport_to
-from device_agents.registry import Device, SshWay, first_reason
+from device_agents.registry import FINGERPRINT_FACTS, Device, SshWay, first_reason
 from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
@@ -59,6 +59,32 @@ def agent_of(home: Home, device: Device, connections: SshConnections | None = No
     """
     folder = home.folder("agents") / device.name
     return AgentClient(transport_to(device, folder, connections))
+
+
+def same_agent_of(home: Home, device: Device) -> AgentClient:
+    """A conversation with the agent of a device that is still what was registered.
+
+    Raises:
+        DeviceChanged: it is not.
+        DeviceError: the conversation cannot be begun.
+    """
+    client = agent_of(home, device)
+    try:
+        changed = changed_facts(device, client.describe())
+        if changed:
+            raise DeviceChanged(
+                f"device {device.name!r} is no longer what was registered ({', '.join(changed)}): "
+                f"'hwprune device remove {device.name}', then add and profile it again"
+            )
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def changed_facts(device: Device, description: Mapping[str, Any]) -> list[str]:
+    """Facts of a device's fingerprint that its agent tells otherwise than its entry."""
+    return [fact for fact in FINGERPRINT_FACTS if description.get(fact) != device.description.get(fact)]
 
 
 def add_local(home: Home, name: str, threads: int = 1) -> Device:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import moocore
 import numpy as np
 
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.config import RunConfig
 from hwprune.errors import UntrustedError
 from hwprune.experiments.points import PointFiles
@@ -30,6 +32,7 @@ def measure_front(
     archive: Archive,
     counts: dict[str, float],
     console: Console,
+    judge: AccuracyJudge | None = None,
 ) -> Front:
     """Measure the archive's non-dominated networks and the dense one afresh, and write what stays the front.
 
@@ -48,7 +51,8 @@ def measure_front(
             modules.append(bench.inherit(plan))
             steps.advance()
     measurements = session.measure_final(bench, modules, model, console)
-    rows = _rows(bench, model, plans, [None, *found], measurements)
+    metrics = _metrics(bench, plans, found, judge, console)
+    rows = _rows(bench, model, plans, metrics, measurements)
     good = [row for row in rows if row is not None and row.trust != "C"]
     if not good:
         reasons = {measurement.error or measurement.trust_reason for measurement in measurements}
@@ -79,22 +83,40 @@ def measure_front(
     return front
 
 
+def _metrics(
+    bench: Workbench,
+    plans: list[PruningPlan],
+    found: list[Evaluation],
+    judge: AccuracyJudge | None,
+    console: Console,
+) -> list[float]:
+    """Metric of the dense network and of every found one, in float32 on the whole split where there is a judge."""
+    known = [math.nan if evaluation.metric is None else evaluation.metric for evaluation in found]
+    if judge is None:
+        return [bench.accuracy(plans[0]), *known]
+    metrics = []
+    with console.progress(len(plans), "scoring the front in float32") as steps:
+        for score, before in zip(judge.exact(plans), [math.nan, *known], strict=True):
+            metrics.append(before if score.metric is None else score.metric)
+            steps.advance()
+    return metrics
+
+
 def _rows(
     bench: Workbench,
     model: LatencyModel,
     plans: list[PruningPlan],
-    found: list[Evaluation | None],
+    metrics: list[float],
     measurements: list[Measurement],
 ) -> list[FrontRow | None]:
     """Rows under provisional ids (the plan's number), None where the measurement failed."""
     widths = np.array([plan.widths for plan in plans])
     mean_ms, std_ms = model.predict(bench.arithmetic(widths))
     rows: list[FrontRow | None] = []
-    for number, (plan, evaluation, measurement) in enumerate(zip(plans, found, measurements, strict=True)):
+    for number, (plan, metric, measurement) in enumerate(zip(plans, metrics, measurements, strict=True)):
         if measurement.error is not None:
             rows.append(None)
             continue
-        metric = bench.accuracy(plan) if evaluation is None else evaluation.metric
         rows.append(
             bench.row(
                 "dense" if number == 0 else str(number),
@@ -112,6 +134,7 @@ def _rows(
 def _non_dominated(rows: list[FrontRow], bench: Workbench, names: list[str]) -> list[FrontRow]:
     """Rows that no other one beats in all objectives, as measured; the dense network stays for comparison."""
     columns = {"latency": "latency_ms", "peak_memory": "planned_memory_bytes", "macs": "macs", "params": "params"}
+    columns["energy"] = "energy_mj"
     total = max(row.params for row in rows)
 
     def value(row: FrontRow, name: str) -> float:

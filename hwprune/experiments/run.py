@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import numpy as np
 
 from device_agents.registry import Device
 from hwprune import objectives
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
 from hwprune.experiments.calibration import Calibrator, known_model, latency_model
 from hwprune.experiments.devices import find
+from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
+from hwprune.experiments.judging import ALONE, Crew, open_judge
 from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.search_view import SearchView, summary
@@ -65,7 +69,8 @@ class DryRun:
 
     Attributes:
         evaluations: true evaluations, as many as the budget's minutes hold where those are fewer.
-        seconds_an_evaluation: wall time of one, as just measured on the dense network.
+        seconds_an_evaluation: wall time of one, as just measured on a candidate that sees the whole split, shared by
+            all processes on this machine.
         device_minutes: time on the device, a missing profile included.
         wall_minutes: everything together.
         profiled: the device has a latency model for this network.
@@ -94,6 +99,7 @@ def search(
     runs_folder: Path,
     console: Console,
     max_age_s: float | None = None,
+    crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
 
@@ -106,6 +112,7 @@ def search(
         runs_folder: where the run's folder is made.
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
+        crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
@@ -114,12 +121,16 @@ def search(
     device = find(home, device_name)
     problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
+    if "energy" in {*problem.objectives, *bounds}:
+        check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
-    metric = bench.accuracy(bench.plan(bench.groups.sizes))
-    console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
-    with open_session(home, device, console, max_age_s=max_age_s) as session:
+    with (
+        crew.team(problem) as team,
+        open_session(home, device, console, max_age_s=max_age_s) as session,
+    ):
+        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
         model = latency_model(session, bench, console)
         step = session.device.channel_step
         for sentence in feasibility(search_problem(bench, session, Calibrator(session, bench, model), bounds, step)):
@@ -132,7 +143,7 @@ def search(
             channel_step=step,
         )
         folder = _begin(runs_folder, config, bench, device, model)
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], console: Console) -> Problem:
@@ -142,7 +153,8 @@ def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], cons
         ConfigError: the method or one of its settings cannot be used.
     """
     methods.build(method, settings)
-    objectives = methods.objectives(method, settings, problem.objectives)
+    bounded, is_measured = list(parse_bounds(problem.constraints)), problem.latency_source == "device"
+    objectives = methods.objectives(method, settings, problem.objectives, bounded, is_measured)
     if objectives != problem.objectives:
         console.info(
             f"{method} minimizes {' and '.join(objectives)} as its paper does; "
@@ -165,7 +177,7 @@ def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Devic
     return folder
 
 
-def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
+def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE) -> RunReport:
     """Go on with an interrupted search: nothing that its journal knows is evaluated again.
 
     Raises:
@@ -177,15 +189,22 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
     device = find(home, config.device)
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with open_session(home, device, console) as session:
+    with crew.team(config.problem) as team, open_session(home, device, console) as session:
+        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def dry_run(
-    problem: Problem, *, home: Home, device_name: str, method: str, method_settings: Mapping[str, Any]
+    problem: Problem,
+    *,
+    home: Home,
+    device_name: str,
+    method: str,
+    method_settings: Mapping[str, Any],
+    crew: Crew = ALONE,
 ) -> DryRun:
-    """Say what a search would cost; one accuracy evaluation is made, the device is left alone.
+    """Say what a search would cost; one candidate is evaluated, twice, and the device is left alone.
 
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
@@ -193,18 +212,19 @@ def dry_run(
     device = find(home, device_name)
     problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
+    if "energy" in {*problem.objectives, *bounds}:
+        check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     model = known_model(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
     constraints = feasibility(told, ranges)
-    bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
+    half = bench.plan(np.maximum(1, bench.groups.sizes // 2))
+    bench.accuracy(half)  # decodes and keeps the images
     started = time.perf_counter()
-    bench.accuracy(bench.plan(bench.groups.sizes))
-    if bench.batchnorm is not None:
-        bench.batchnorm(bench.slicer.cut(bench.plan(bench.groups.sizes)), bench.dtype)
-    seconds = time.perf_counter() - started
+    bench.accuracy(half)
+    seconds = (time.perf_counter() - started) / crew.workers
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
     limits = [] if problem.budget.minutes is None else [60 * problem.budget.minutes / seconds]
     limits += [] if problem.budget.evaluations is None else [problem.budget.evaluations]
@@ -230,28 +250,35 @@ def search_problem(
     calibrator: Calibrator | None,
     bounds: Mapping[str, float],
     channel_step: int | None,
+    judge: AccuracyJudge | None = None,
 ) -> SearchProblem:
     """The problem as a search sees it: functions of widths.
 
     Args:
         bench: network and task.
-        session: the device; None where nothing is measured.
-        calibrator: holds the latency model; None where there is none, then latency is neither computed nor bounded.
+        session: the device; None where nothing is measured, then energy is neither computed nor bounded.
+        calibrator: holds the latency model; None where there is none, then latency is not either.
         bounds: upper bounds by objective.
         channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
-    if calibrator is None:
-        wanted = [name for name in wanted if name != "latency"]
-        bounds = {name: bound for name, bound in bounds.items() if name != "latency"}
+    latency_ms = None if calibrator is None else lambda shapes: calibrator.model.predict(shapes)
+    energy_mj = None
+    if session is not None and calibrator is not None and "energy" in wanted:
+        energy_mj = fit_energy(session, bench, lambda widths: calibrator.model.predict(bench.arithmetic(widths))[0])
+    unknown = {name for name, source in (("latency", latency_ms), ("energy", energy_mj)) if source is None}
+    wanted = [name for name in wanted if name not in unknown]
+    bounds = {name: bound for name, bound in bounds.items() if name not in unknown}
     step = channel_step or bench.graph.target.lanes
     sources = objectives.Sources(
         dense_widths=np.asarray(bench.groups.sizes),
         shapes=bench.arithmetic,
         parameters=bench.slicer.parameter_counts,
-        latency_ms=None if calibrator is None else lambda shapes: calibrator.model.predict(shapes),
+        latency_ms=latency_ms,
         planned_memory_bytes=bench.memory,
+        energy_mj=energy_mj,
     )
 
     def measure(plan: PruningPlan) -> Measurement:
@@ -283,6 +310,7 @@ def search_problem(
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
         channel_step=step,
+        judge=judge,
         passes=bench.passes,
         network=bench,
     )
@@ -294,6 +322,8 @@ def _search(
     bench: Workbench,
     session: DeviceSession,
     model: LatencyModel,
+    judge: AccuracyJudge | None,
+    executor: Executor,
     console: Console,
 ) -> RunReport:
     """Run the method, measure its front, write everything down."""
@@ -301,7 +331,7 @@ def _search(
     console.resumable = folder.path
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
-    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
+    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step, judge)
     bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
     limits = problem.budget
@@ -309,7 +339,10 @@ def _search(
     if len(journal):
         console.info(f"{folder.id}: going on after {len(journal)} evaluations")
     folder.log("search", evaluations_known=len(journal), budget=limits.evaluations)
-    with console.progress(limits.evaluations, f"{config.method} on {config.device}") as steps:
+    whole = told.passes(told.plan(told.space.sizes))  # of one evaluation, in dense passes over the validation images
+    passes = limits.dense_passes or budget * whole
+    total = min(budget, round(passes / whole))
+    with console.progress(None if total == UNLIMITED else total, f"{config.method} on {config.device}") as steps:
 
         def report(generation: Generation) -> None:
             folder.log("generation", **dataclasses.asdict(generation))
@@ -323,8 +356,9 @@ def _search(
             progress=lambda progress: view.evaluated(progress),
             report=report,
             minutes=limits.minutes,
-            dense_passes=limits.dense_passes,
-            working=lambda passes, note: steps.advance(passes * budget / context.passes, note),
+            dense_passes=passes,
+            working=lambda spent, note: steps.advance(spent / whole, note),
+            executor=executor,
             settle_after=SETTLE_AFTER if limits.stop_when_settled else None,
         )
         view = SearchView(context, steps, limits.minutes, lambda: calibrator.deviations)
@@ -336,6 +370,8 @@ def _search(
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
+        "evaluations_stored": context.stored,
+        "evaluations_given_up": context.given_up,
         "dense_passes_forward": round(context.compute.forward, 2),
         "dense_passes_backward": round(context.compute.backward, 2),
         "networks_measured_in_search": len(session.measured_networks),
@@ -345,7 +381,7 @@ def _search(
         "own_s": round(search_s - context.evaluating_s - context.measuring_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
-    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console)
+    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console, judge)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)

@@ -13,8 +13,9 @@ from device_agents.client import AgentClient
 from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.targets import CpuTarget
+from hwprune.executors import Forked
 from hwprune.experiments.candidates import CandidateJobs, linked_job
-from hwprune.experiments.devices import agent_of
+from hwprune.experiments.devices import same_agent_of
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.workbench import Workbench
@@ -131,7 +132,7 @@ def open_session(
     """Open the store, take the device and start its agent, for as long as the context lasts.
 
     Raises:
-        DeviceError: another job holds the device all the time, or its agent cannot be started.
+        DeviceError: another job holds the device all the time, its agent cannot be started, or it has changed.
         StoreError: the store cannot be opened.
     """
     target = CpuTarget.from_dict(device.target, device.threads)
@@ -142,12 +143,12 @@ def open_session(
 
         def connect() -> AgentClient:
             held.check()
-            return agent_of(home, device)
+            return same_agent_of(home, device)
 
         link = stack.enter_context(Link(connect, waits_s=RECONNECT_WAITS_S, say=console.warn))
         for warning in link.client(busy_wait_s=LEASE_WAIT_S).warnings:
             console.warn(warning)
-        compiler = Compiler(target, home.path, workers=2)
+        compiler = Compiler(target, home.path, Forked(2))
         measurer = Measurer(link, compiler, store, device, say=console.warn)
         yield DeviceSession(home, device, compiler, measurer, max_age_s)
 

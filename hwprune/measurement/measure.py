@@ -37,8 +37,9 @@ KERNELS_A_SITTING = 32
 
 NETWORK_SETTINGS = Settings()
 
-#: Candidates of a search on their resident network: more and shorter blocks, of which more are undisturbed.
-RESIDENT_SETTINGS = Settings(blocks=16, calls_min=3, block_ms_min=1.5)
+#: Candidates of a search on their resident network: more and shorter blocks, of which more are undisturbed, but no more
+#: than needed.
+RESIDENT_SETTINGS = Settings(blocks=16, steady_blocks=7, calls_min=3, block_ms_min=1.5)
 
 #: Kernels run for microseconds, so shorter blocks hold calls enough.
 KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
@@ -408,6 +409,7 @@ class Measurer:
             drift=subject.grade.drift,
             reference_ms=subject.level_ms if math.isfinite(subject.level_ms) else None,
             device_reference_ms=self._clock.level_ms(conditions.schedule_version),
+            energy_mj=subject.energy_mj,
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,
             repeats=subject.repeats,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,6 +106,7 @@ class SearchContext:
         archive: every true evaluation so far.
         spent: true evaluations so far.
         compute: multiply-adds so far, of true evaluations and of what a method evaluates or trains beside them.
+        executor: does parts of the search side by side; None for one after the other.
         repeated: requests for plans that were evaluated before; they are free.
         stored: true evaluations whose metric was known from an earlier search: they count, and take no time.
         given_up: candidates that were surely dominated before they had seen the whole validation split.
@@ -127,6 +129,7 @@ class SearchContext:
         dense_passes: float | None = None,
         working: Callable[[float, str], None] | None = None,
         settle_after: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.problem = problem
         self.budget = budget
@@ -135,6 +138,7 @@ class SearchContext:
         self._dense_passes = problem.passes(problem.plan(problem.space.sizes))
         self.passes = budget * self._dense_passes if dense_passes is None else dense_passes
         self.compute = Compute()
+        self.executor = executor
         self.spent = 0
         self.repeated = 0
         self.stored = 0
@@ -148,6 +152,7 @@ class SearchContext:
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
         self._report = report or (lambda _: None)
+        self._told = 0.0
         self._working = working or (lambda passes, note: None)
         self._known: dict[str, Evaluation] = {}
         self._asked: set[bytes] = set()
@@ -233,22 +238,49 @@ class SearchContext:
         Raises:
             BudgetExhausted: nothing is left to spend on it.
         """
-        self._check_budget()
-        found = self._journal.part(name)
-        if found is None:
-            started = time.perf_counter()
-            part = work()
+        return self.parts({name: work})[name]
+
+    def parts(self, works: Mapping[str, Callable[[], Part]]) -> dict[str, dict[str, Any]]:
+        """The same for several parts that need nothing of each other, side by side where there is an executor.
+
+        ``works`` that go to other processes must be such that these can read them.
+
+        Raises:
+            BudgetExhausted: nothing is left to spend on them.
+        """
+        self._check_budget(2e-6 * self.passes)
+        started = time.perf_counter()
+        todo = [name for name in works if self._journal.part(name) is None]
+        if self.executor is None or len(todo) < 2:
+            made = map(_call, (works[name] for name in todo))
+        else:
+            made = self.executor.map(_call, [works[name] for name in todo])
+        for name, part in zip(todo, made, strict=True):
             seconds = time.perf_counter() - started
+            self._journal.add_part(
+                name, {"found": dict(part.data), "compute": asdict(part.compute), "seconds": seconds}
+            )
             self.evaluating_s += seconds
-            found = {"found": dict(part.data), "compute": asdict(part.compute), "seconds": seconds}
-            self._journal.add_part(name, found)
-        self.compute += Compute(**found["compute"])
-        self._seconds_left -= found["seconds"]
-        data: dict[str, Any] = found["found"]
-        return data
+            started = time.perf_counter()
+        found: dict[str, dict[str, Any]] = {}
+        for name in works:
+            known = self._journal.part(name)
+            assert known is not None
+            compute = Compute(**known["compute"])
+            self.compute += compute
+            self.tell(max(compute.total - self._told, 0.0), name)
+            self._told = 0.0
+            self._seconds_left -= known["seconds"]
+            found[name] = known["found"]
+        return found
+
+    def charge(self, compute: Compute) -> None:
+        """Count multiply-adds that a method has spent outside of evaluations and parts."""
+        self.compute += compute
 
     def tell(self, passes: float, note: str) -> None:
         """Let the user know that a part of the search has spent ``passes`` more, and what it is at."""
+        self._told += passes
         self._working(passes, note)
 
     def recall(self) -> list[Evaluation]:
@@ -350,9 +382,10 @@ class SearchContext:
             self.settled = True
             raise Settled
 
-    def _check_budget(self) -> None:
+    def _check_budget(self, passes: float) -> None:
         # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
-        if self.spent >= self.budget or self.passes_left < 1e-6 * self.passes or self._seconds_left <= 0:
+        rounding = 1e-6 * self.passes
+        if self.spent >= self.budget or passes > self.passes_left + rounding or self._seconds_left <= 0:
             raise BudgetExhausted
 
     def _new(self, plans: Sequence[Plan]) -> list[Plan]:
@@ -395,7 +428,7 @@ class SearchContext:
         if known is not None:
             self.repeated += 1
             return known
-        self._check_budget()
+        self._check_budget(self.problem.passes(plan))
         recorded = self._journal.evaluation(plan.key)
         evaluation = recorded or next(made)
         if recorded is None:
@@ -450,3 +483,7 @@ class SearchContext:
             refiner.apply(data)
             self.archive.revise("latency", self.problem.cheap(self.archive.widths)["latency"])
             self._settle()
+
+
+def _call(work: Callable[[], Part]) -> Part:
+    return work()

@@ -74,7 +74,7 @@ class Judge(Protocol):
         ...
 
     def known(self) -> Sequence[tuple[tuple[int, ...], str, Score]]:
-        """Widths, plan key and score of everything that is known of this network from searches before this one."""
+        """Widths, plan key and score of all candidates that searches before this one took through the whole split."""
         ...
 
 

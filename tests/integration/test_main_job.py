@@ -23,12 +23,6 @@ planned_memory_bytes process_peak_bytes process_delta_bytes macs params trust de
 """
 
 
-@pytest.fixture(scope="module", params=["nsga2", "hamp"])
-def run(request, hwprune, profile):
-    """Folder of a finished run."""
-    return hwprune.search("digits.yaml", "--method", request.param, "--budget", 14, runs=f"runs-{request.param}")
-
-
 @pytest.fixture(scope="module")
 def point(run):
     """Id of a pruned network of the front."""

@@ -69,6 +69,7 @@ REQUESTS = [
         "measure": {
             "jobs": [{"handle": 1, "index": None, "numbers": [3]}],
             "blocks": 1,
+            "steady_blocks": 0,
             "calls_min": 1,
             "block_ms_min": 1.0,
             "warmup_ms_max": 1.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -46,6 +46,18 @@ class MethodSettings(BaseModel):
     def objectives(self) -> tuple[str, ...] | None:
         """What the method minimizes whatever the problem says; None for the problem's objectives."""
         return None
+
+    def check(self, wanted: Iterable[str], *, is_measured: bool) -> None:
+        """Refuse a problem that the method cannot solve, before anything is loaded.
+
+        Args:
+            wanted: objectives that are minimized or bounded.
+            is_measured: whether candidates' latencies are measured, and not predicted.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        return
 
 
 Settings = TypeVar("Settings", bound=MethodSettings)

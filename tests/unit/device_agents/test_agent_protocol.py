@@ -22,6 +22,7 @@ LOAD = {"library": "0" * 64, "cores": [1], "self_test": None, "timeout_s": 3.0}
 MEASURE = {
     "jobs": [{"handle": 1, "index": 0, "numbers": [16]}],
     "blocks": 3,
+    "steady_blocks": 0,
     "calls_min": 5,
     "block_ms_min": 10.0,
     "warmup_ms_max": 300.0,
