@@ -14,7 +14,8 @@ from scipy.stats import kendalltau
 
 from hwprune.search.archive import Archive, violation
 from hwprune.search.problem import SearchProblem
-from hwprune.search.surrogate import FOLDS, QUANTILES, Joint, Kind, Surrogate
+from hwprune.search.regressors import Kind
+from hwprune.search.surrogate import FOLDS, QUANTILES, Joint, Surrogate
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 from scipy.special import expit, logit
 from scipy.stats import kendalltau, norm
-from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
-from sklearn.linear_model import RidgeCV
 
 from hwprune.search.features import WidthFeatures
-from hwprune.search.gaussian_process import GaussianProcess
 from hwprune.search.problem import SearchProblem
-from hwprune.search.trend import RIDGE_ALPHAS, Trend
+from hwprune.search.regressors import Kind, Rest, build
+from hwprune.search.trend import Trend
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-Kind = Literal["forest", "boosting", "gaussian_process", "ridge"]
 
 FOLDS = 5
 #: Share of rows that must be new before hyperparameters are chosen anew.
@@ -71,22 +66,6 @@ class Joint:
         """Take a candidate for evaluated, with its median for an outcome: the others become surer, none better."""
         column = self.covariance[:, row].copy()
         self.covariance -= np.outer(column, column) / max(float(column[row]), 1e-12)
-
-
-class Rest(Protocol):
-    """Regressor of what a trend leaves over."""
-
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> Rest:
-        """Learn from ``(n, d)`` rows, ``(n,)`` values and weights."""
-        ...
-
-    def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Means and relative standard deviations, two ``(n,)`` arrays."""
-        ...
-
-    def covariance(self, Z: FloatArray) -> FloatArray:
-        """``(n, n)`` relative covariances."""
-        ...
 
 
 class Surrogate:
@@ -191,15 +170,8 @@ class Surrogate:
         return np.asarray(expit(y)) if self._logit else y
 
     def _build(self, seed: int, trees: int, like: _Model | None = None) -> _Model:
-        trend = Trend(monotone=self._is_error)
-        if self._kind == "gaussian_process":
-            return _Model(trend, _Process(None if like is None else like.rest), by_trend=True)
-        if self._kind == "forest":
-            return _Model(trend, _Forest(trees, seed))
-        if self._kind == "boosting":
-            boosting = GradientBoostingRegressor(max_depth=3, subsample=0.7, max_features=1 / 3, random_state=seed)
-            return _Model(trend, _Regressor(boosting))
-        return _Model(trend, _Regressor(RidgeCV(RIDGE_ALPHAS)))
+        rest = build(self._kind, seed, trees, None if like is None else like.rest)
+        return _Model(Trend(monotone=self._is_error), rest, by_trend=self._kind == "gaussian_process")
 
 
 def _interest(values: FloatArray, limit: float) -> FloatArray:
@@ -245,63 +217,3 @@ class _Model:
 
     def _columns(self, rows: Rows) -> FloatArray:
         return np.hstack([rows.lost, rows.features])
-
-
-class _Process:
-    """A Gaussian process; its hyperparameters are those of ``like`` where there is one."""
-
-    def __init__(self, like: Any) -> None:
-        self._like = like
-        self.process = GaussianProcess()
-
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> _Process:
-        self.process.fit(Z, y, weights, None if self._like is None else self._like.process)
-        return self
-
-    def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self.process.predict(Z)
-
-    def covariance(self, Z: FloatArray) -> FloatArray:
-        return self.process.covariance(Z)
-
-
-class _Regressor:
-    """One of scikit-learn's regressors, equally sure everywhere."""
-
-    def __init__(self, regressor: Any) -> None:
-        self._regressor = regressor
-
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> _Regressor:
-        self._regressor.fit(Z, y, weights)
-        return self
-
-    def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self._regressor.predict(Z), np.ones(len(Z))
-
-    def covariance(self, Z: FloatArray) -> FloatArray:
-        return _alike(Z)
-
-
-class _Forest:
-    """Extremely randomized trees, equally sure everywhere."""
-
-    def __init__(self, trees: int, seed: int) -> None:
-        self._forest = ExtraTreesRegressor(trees, max_features=1 / 3, min_samples_leaf=2, random_state=seed)
-
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> _Forest:
-        self._forest.fit(Z, y, weights)
-        return self
-
-    def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        # The regressors' own predict spends most of a small batch on checks and on starting a thread pool.
-        rows = np.ascontiguousarray(Z, dtype=np.float32)
-        return np.mean([tree.tree_.predict(rows)[:, 0] for tree in self._forest.estimators_], axis=0), np.ones(len(Z))
-
-    def covariance(self, Z: FloatArray) -> FloatArray:
-        return _alike(Z)
-
-
-def _alike(Z: FloatArray) -> FloatArray:
-    """``(n, n)`` correlations of the errors of a regressor that tells none: the nearer, the more alike."""
-    distances = cdist(Z, Z)
-    return np.asarray(np.exp(-distances / max(float(np.median(distances)), 1e-12)))

@@ -29,7 +29,8 @@ Choices of this implementation:
     - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to
       its best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.
-    - Accuracies that earlier searches of the same network left in the store are known from the start, on any device.
+    - Accuracies that earlier searches of the same network left in the store are known from the start, on any device
+      (``recall``).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from hwprune.search.local_search import Judge, LocalSearch, Score
 from hwprune.search.methods.base import MethodSettings, initial_widths, population_size
 from hwprune.search.operators import binary_tournament, stochastic_universal_sampling
 from hwprune.search.proposal import INFEASIBLE, Pool
-from hwprune.search.surrogate import Kind
+from hwprune.search.regressors import Kind
 from hwprune.search.survival import OPERATORS, Survival, feasible_first
 
 IntArray = npt.NDArray[np.int64]
@@ -83,6 +84,7 @@ class Settings(MethodSettings):
         gaussian_process_max_rows: evaluations that the Gaussian process learns from.
         tau_min: rank correlation from which on the surrogate is believed.
         preselect_factor: children bred for each one that is evaluated; 1 screens none.
+        recall: begin with the accuracies that earlier searches of this network left in the store.
         parent_uniform_share: share of the parents drawn uniformly, not by investment.
         ls_starts: local searches a generation; none for a fifth of ``pop_size``, 0 for none.
         ls_steps: most moves of a local search.
@@ -111,6 +113,7 @@ class Settings(MethodSettings):
     gaussian_process_max_rows: Annotated[int, Field(ge=10)] = 300
     tau_min: Annotated[float, Field(ge=-1, le=1)] = 0.3
     preselect_factor: Count = 4
+    recall: bool = True
     parent_uniform_share: Share = 0.0
     ls_starts: Annotated[int, Field(ge=0)] | None = None
     ls_steps: Count = 20
@@ -202,7 +205,8 @@ class _Evolution:
     def run(self) -> None:
         """Steps 5 and 6."""
         # 5: start; where earlier searches of this network tell enough, with the dense network alone
-        self.context.recall()
+        if self.settings.recall:
+            self.context.recall()
         start = initial_widths(self.problem.space, self.pop_size, self.random_state)
         self.context.evaluate(start[:1] if len(self.archive) >= self.pop_size else start, "initial", 0)
         self.context.end_generation(0, selection=self.settings.selection)

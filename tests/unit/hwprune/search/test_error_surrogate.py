@@ -3,7 +3,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from hwprune.search.features import WidthFeatures
-from hwprune.search.surrogate import Kind, Surrogate
+from hwprune.search.regressors import Kind
+from hwprune.search.surrogate import Surrogate
 from hwprune.search.synthetic import staircase_problem, width_plan
 from latency_models.shapes import LayerShape, NetworkShapes
 
