@@ -25,35 +25,29 @@ NOISES = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 class GaussianProcess:
     """Zero-mean Gaussian process with a Matern 5/2 kernel and noise.
 
+    Length and noise are those of ``like`` where there is one.
+
     Attributes:
         length: length scale that the likelihood prefers.
         noise: variance of the noise over that of the signal.
         variance: of the signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, like: GaussianProcess | None = None) -> None:
+        self._like = like
         self.length = 1.0
         self.noise = 1.0
         self.variance = 0.0
 
-    def fit(
-        self, Z: FloatArray, y: FloatArray, weights: FloatArray, like: GaussianProcess | None = None
-    ) -> GaussianProcess:
-        """Learn from ``(n, d)`` rows, ``(n,)`` values and ``(n,)`` weights; a weight of 1/2 doubles a row's noise.
-
-        Args:
-            Z: rows.
-            y: values, about zero.
-            weights: positive.
-            like: a process whose hyperparameters are taken as they are.
-        """
+    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> GaussianProcess:
+        """Learn from ``(n, d)`` rows, ``(n,)`` values about zero, and weights; a weight of 1/2 doubles a row's noise."""
         self._Z, self._root = Z, np.sqrt(weights)
         target = self._root * y
         distances = cdist(Z, Z)
-        if like is None:
+        if self._like is None:
             self._choose(distances, target)
         else:
-            self.length, self.noise = like.length, like.noise
+            self.length, self.noise = self._like.length, self._like.noise
         K = self._weighted(distances) + self.noise * np.eye(len(y))
         self._factor = cho_factor(K, lower=True)
         self._alpha = cho_solve(self._factor, target)

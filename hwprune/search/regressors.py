@@ -43,30 +43,12 @@ def build(kind: Kind, seed: int, trees: int, like: Rest | None = None) -> Rest:
         like: one of the same kind whose hyperparameters are to be taken, where they are chosen from the data.
     """
     if kind == "gaussian_process":
-        return Process(like)
+        return GaussianProcess(like if isinstance(like, GaussianProcess) else None)
     if kind == "forest":
-        return Forest(trees, seed)
+        return Regressor(ExtraTreesRegressor(trees, max_features=1 / 3, min_samples_leaf=2, random_state=seed))
     if kind == "boosting":
         return Regressor(GradientBoostingRegressor(max_depth=3, subsample=0.7, max_features=1 / 3, random_state=seed))
     return Regressor(RidgeCV(RIDGE_ALPHAS))
-
-
-class Process:
-    """A Gaussian process; its hyperparameters are those of ``like`` where there is one."""
-
-    def __init__(self, like: Rest | None) -> None:
-        self._like = like.process if isinstance(like, Process) else None
-        self.process = GaussianProcess()
-
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> Process:
-        self.process.fit(Z, y, weights, self._like)
-        return self
-
-    def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self.process.predict(Z)
-
-    def covariance(self, Z: FloatArray) -> FloatArray:
-        return self.process.covariance(Z)
 
 
 class Regressor:
@@ -76,36 +58,21 @@ class Regressor:
         self._regressor = regressor
 
     def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> Regressor:
+        """Learn from ``(n, d)`` rows, ``(n,)`` values and weights."""
         self._regressor.fit(Z, y, weights)
         return self
 
     def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self._regressor.predict(Z), np.ones(len(Z))
+        """Means and relative standard deviations, two ``(n,)`` arrays."""
+        if isinstance(self._regressor, ExtraTreesRegressor):
+            # The forest's own predict spends most of a small batch on checks and on starting a thread pool.
+            rows = np.ascontiguousarray(Z, dtype=np.float32)
+            mean = np.mean([tree.tree_.predict(rows)[:, 0] for tree in self._regressor.estimators_], axis=0)
+        else:
+            mean = self._regressor.predict(Z)
+        return mean, np.ones(len(Z))
 
     def covariance(self, Z: FloatArray) -> FloatArray:
-        return _alike(Z)
-
-
-class Forest:
-    """Extremely randomized trees, equally sure everywhere."""
-
-    def __init__(self, trees: int, seed: int) -> None:
-        self._forest = ExtraTreesRegressor(trees, max_features=1 / 3, min_samples_leaf=2, random_state=seed)
-
-    def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> Forest:
-        self._forest.fit(Z, y, weights)
-        return self
-
-    def predict(self, Z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        # The regressors' own predict spends most of a small batch on checks and on starting a thread pool.
-        rows = np.ascontiguousarray(Z, dtype=np.float32)
-        return np.mean([tree.tree_.predict(rows)[:, 0] for tree in self._forest.estimators_], axis=0), np.ones(len(Z))
-
-    def covariance(self, Z: FloatArray) -> FloatArray:
-        return _alike(Z)
-
-
-def _alike(Z: FloatArray) -> FloatArray:
-    """``(n, n)`` correlations of the errors of a regressor that tells none: the nearer, the more alike."""
-    distances = cdist(Z, Z)
-    return np.asarray(np.exp(-distances / max(float(np.median(distances)), 1e-12)))
+        """``(n, n)`` correlations of errors that nobody tells: the nearer two candidates, the more alike."""
+        distances = cdist(Z, Z)
+        return np.asarray(np.exp(-distances / max(float(np.median(distances)), 1e-12)))
