@@ -63,11 +63,18 @@ class Kernels:
         return {"latency": latency_ms, "peak_memory": memory}
 
 
+def missing() -> list[str]:
+    """Recordings that there are not, or not whole."""
+    found = []
+    for name in ("devices", "table", "large"):
+        path = DATA / f"resnet20_{name}.json"
+        is_whole = path.exists() and (name != "table" or len(_read(name)["correct"]) == len(table_plans()))
+        found += [] if is_whole else [name]
+    return found
+
+
 def _read(name: str) -> dict[str, Any]:
-    path = DATA / f"resnet20_{name}.json"
-    if not path.exists():
-        raise SystemExit(f"{path} is missing: record it with 'python benchmarks/search.py --record {name}'")
-    data: dict[str, Any] = json.loads(path.read_text())
+    data: dict[str, Any] = json.loads((DATA / f"resnet20_{name}.json").read_text())
     return data
 
 
@@ -90,13 +97,8 @@ def _scores() -> tuple[FloatArray, ...]:
 def table_errors() -> dict[tuple[int, ...], float]:
     """Error of every plan of the table, by its nine widths."""
     data = _read("table")
-    plans = table_plans()
-    if len(data["correct"]) < len(plans):
-        raise SystemExit(f"only {len(data['correct'])} of {len(plans)} plans are recorded: go on with --record table")
-    return {
-        tuple(plan): 1 - correct / data["val_images"]
-        for plan, correct in zip(plans.tolist(), data["correct"], strict=True)
-    }
+    pairs = zip(table_plans().tolist(), data["correct"], strict=True)
+    return {tuple(plan): 1 - correct / data["val_images"] for plan, correct in pairs}
 
 
 def table_plans() -> IntArray:
@@ -183,28 +185,21 @@ def interpolated() -> Interpolated:
     return _interpolate(_read("large"))
 
 
-def large(device: str, best: list[list[float]] | None = None) -> Target:
-    """The interpolated space on a device.
-
-    Args:
-        device: whose kernels.
-        best: points of the best front that is known; only the recorded plans where None.
-    """
-    return _large_target(_read("large"), interpolated(), devices()[device], best)
+def large(device: str) -> Target:
+    """The interpolated space on a device, its reference the best of what was recorded and of long searches."""
+    return _large_target(_read("large"), interpolated(), devices()[device])
 
 
 def recorded_so_far(data: dict[str, Any]) -> Target:
     """The large space on the first device, as far as it is recorded."""
-    return _large_target(data, _interpolate(data), next(iter(devices().values())), None)
+    return _large_target(data, _interpolate(data), next(iter(devices().values())))
 
 
 def _interpolate(data: dict[str, Any]) -> Interpolated:
     return Interpolated(large_space(), np.array(data["widths"]), 1 - np.array(data["correct"]) / data["val_images"])
 
 
-def _large_target(
-    data: dict[str, Any], error: Interpolated, kernels: Kernels, best: list[list[float]] | None
-) -> Target:
+def _large_target(data: dict[str, Any], error: Interpolated, kernels: Kernels) -> Target:
     space = large_space()
     problem = SearchProblem(
         space,
@@ -213,10 +208,10 @@ def _large_target(
         width_plan,
         lambda plan: 1 - float(error(np.array([plan.widths]))[0]),
     )
-    widths = np.vstack([space.sizes, np.array(data["widths"])])
+    widths = np.vstack([space.sizes, *(np.array(data[key]) for key in ("widths", "best") if key in data)])
     costs = kernels(widths)
     F = np.column_stack([error(widths), costs["latency"], costs["peak_memory"]])
-    return _target(problem, np.vstack([F, best]) if best else F, F[0])
+    return _target(problem, F, F[0])
 
 
 def _target(problem: SearchProblem, F: FloatArray, dense: FloatArray) -> Target:

@@ -40,7 +40,7 @@ class GaussianProcess:
         self.variance = 0.0
 
     def fit(self, Z: FloatArray, y: FloatArray, weights: FloatArray) -> GaussianProcess:
-        """Learn from ``(n, d)`` rows, ``(n,)`` values about zero, and weights; a weight of 1/2 doubles a row's noise."""
+        """Learn from ``(n, d)`` rows, ``(n,)`` values about zero, and weights; one of 1/2 doubles a row's noise."""
         self._Z, self._root = Z, np.sqrt(weights)
         target = self._root * y
         distances = cdist(Z, Z)
