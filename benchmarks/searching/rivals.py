@@ -65,5 +65,6 @@ def of(name: str) -> Callable[[], Method]:
         "sms_emoa": lambda: SMS(Settings()),
         "age_moea2": lambda: AGE(Settings()),
         "tpe": TPE,
+        "hamp recalls": lambda: methods.build("hamp", {"recall": True}),
     }
     return rivals.get(name, lambda: methods.build(name))

@@ -300,6 +300,8 @@ class SearchContext:
                     known.append(problem.evaluation(plan, row, costs, score, RECALLED, 0, 0.0))
                     self._journal.add_evaluation(known[-1])
         for evaluation in known:
+            if evaluation.plan_key in self._known:
+                continue
             self._remember(evaluation, problem.plan(np.array(evaluation.widths, dtype=np.int64)))
         return known
 

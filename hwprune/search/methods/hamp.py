@@ -29,8 +29,8 @@ Choices of this implementation:
     - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to
       its best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.
-    - Accuracies that earlier searches of the same network left in the store are known from the start, on any device
-      (``recall``).
+    - With ``recall``, accuracies that earlier searches of the same network left in the store are known from the start, on
+      any device. It is off by default, for a search that begins with them is another one than without.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Settings(MethodSettings):
     gaussian_process_max_rows: Annotated[int, Field(ge=10)] = 300
     tau_min: Annotated[float, Field(ge=-1, le=1)] = 0.3
     preselect_factor: Count = 4
-    recall: bool = True
+    recall: bool = False
     parent_uniform_share: Share = 0.0
     ls_starts: Annotated[int, Field(ge=0)] | None = None
     ls_steps: Count = 20

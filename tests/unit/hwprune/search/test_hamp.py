@@ -159,7 +159,7 @@ def test_accuracies_of_earlier_searches_take_the_place_of_the_start() -> None:
             return known
 
     context = SearchContext(replace(problem, judge=Remembers()), 8, np.random.default_rng(1))
-    archive = methods.build("hamp").run(context)
+    archive = methods.build("hamp", {"recall": True}).run(context)
     assert len(archive) == 48
     assert {found.origin for found in archive.evaluations[40:]} <= {"offspring", "local_search"}
     ref_point = reference_point(problem)

@@ -175,6 +175,13 @@ def test_recall_takes_over_what_fits_and_costs_nothing() -> None:
     )
 
 
+def test_what_was_recalled_is_recalled_once() -> None:
+    context = context_of(Half(known_of(HALF, THIN)))
+    context.recall()
+    context.recall()
+    assert len(context.archive) == 2
+
+
 def test_a_resumed_search_recalls_what_it_did_when_it_began() -> None:
     journal = Journal()
     context_of(Half(known_of(HALF)), journal=journal).recall()
