@@ -380,7 +380,8 @@ class SearchContext:
         if self._settle_after is None:
             return
         before = [rows for spent, rows in self._rows_at if spent <= self.spent - self._settle_after]
-        if before and self.hypervolume <= (1 + SETTLED_GAIN) * self._hypervolume(before[-1]):
+        then = self._hypervolume(before[-1]) if before else 0.0
+        if then > 0 and self.hypervolume <= (1 + SETTLED_GAIN) * then:
             self.settled = True
             raise Settled
 

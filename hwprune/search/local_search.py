@@ -85,11 +85,10 @@ class LocalSearch:
         fallback: list[IntArray | None] = [None] * len(starts)
         moves = 0
         for _ in range(self.steps):
-            around = [self.around(problem, current[start], random_state) for start in active]
-            owner = np.repeat(active, [len(rows) for rows in around])
+            neighbours, owner = self.around(problem, current[active], random_state)
             if not owner.size:
                 break
-            neighbours = np.vstack(around)
+            owner = active[owner]
             scores, unseen = judge(neighbours, owner), ~seen(neighbours)
             climbing = []
             for start in np.unique(owner):
@@ -105,15 +104,27 @@ class LocalSearch:
         found = [end for end in ends if end is not None]
         return (np.unique(np.array(found), axis=0) if found else starts[:0]), moves
 
-    def around(self, problem: SearchProblem, widths: IntArray, random_state: np.random.Generator) -> IntArray:
-        """``(n, G)`` neighbours of ``(G,)`` widths."""
+    def around(
+        self, problem: SearchProblem, widths: IntArray, random_state: np.random.Generator
+    ) -> tuple[IntArray, IntArray]:
+        """``(n, G)`` neighbours of ``(m, G)`` widths, and the ``(n,)`` rows whose they are."""
         n_other = max(1, self.neighbours_max // 8)
-        singles = self._singles(problem, widths, self.neighbours_max - 2 * n_other, random_state)
-        pairs = self._pairs(problem, widths, singles, n_other, random_state)
-        genome = problem.space.encode(widths[None])
-        steps = genome + random_state.normal(0, self.sigma, (n_other, len(widths)))
-        moved = np.vstack([singles, pairs, problem.space.decode(np.clip(steps, 0, problem.space.upper))])
-        return _elsewhere(moved, widths)
+        singles = [self._singles(problem, row, self.neighbours_max - 2 * n_other, random_state) for row in widths]
+        # The costs of all at once: a latency model takes as long for one network as for a hundred.
+        edges = np.cumsum([len(rows) for rows in singles])
+        cost = _cost(problem, np.vstack([widths, *singles]))
+        found, owner = [], []
+        for index, (row, mine) in enumerate(zip(widths, singles, strict=True)):
+            moved = [mine]
+            if cost is not None:
+                stop = len(widths) + edges[index]
+                change = cost[stop - len(mine) : stop] - cost[index]
+                moved.append(_pairs(row, mine - row, change, n_other, random_state))
+            genomes = problem.space.encode(row[None]) + random_state.normal(0, self.sigma, (n_other, len(row)))
+            moved.append(problem.space.decode(np.clip(genomes, 0, problem.space.upper)))
+            found.append(_elsewhere(np.vstack(moved), row))
+            owner += [index] * len(found[-1])
+        return np.vstack(found), np.array(owner, dtype=np.int64)
 
     def _singles(self, problem: SearchProblem, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
         """Every group a few levels up or down; a group of many levels by as many sixteenths of its range, too."""
@@ -126,22 +137,30 @@ class LocalSearch:
             levels = levels[random_state.choice(len(levels), n, replace=False)]
         return _elsewhere(problem.space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
 
-    def _pairs(
-        self, problem: SearchProblem, widths: IntArray, singles: IntArray, n: int, random_state: np.random.Generator
-    ) -> IntArray:
-        """One group up, another down, at about equal cost: the trade between groups that the error decides."""
-        steps = singles - widths
-        up, down = np.flatnonzero((steps > 0).any(axis=1)), np.flatnonzero((steps < 0).any(axis=1))
-        cost = _cost(problem, np.vstack([widths, singles]))
-        if cost is None or not (up.size and down.size):
-            return np.asarray(singles[:0])
-        change = cost[1:] - cost[0]
-        first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
-        group = (steps != 0).argmax(axis=1)
-        apart = group[first] != group[second]
-        first, second = first[apart], second[apart]
-        closest = np.argsort(np.abs(change[first] + change[second]), kind="stable")[:n]
-        return np.asarray(widths + steps[first[closest]] + steps[second[closest]])
+
+def _pairs(
+    widths: IntArray, steps: IntArray, change: FloatArray, n: int, random_state: np.random.Generator
+) -> IntArray:
+    """``(m, G)`` candidates with one group up, another down, at about equal cost; m up to ``n``.
+
+    The trade between groups that the error decides.
+
+    Args:
+        widths: ``(G,)`` where to start.
+        steps: ``(n_steps, G)`` moves of one group.
+        change: ``(n_steps,)`` what each adds to the cost.
+        n: candidates wanted.
+        random_state: source of randomness.
+    """
+    up, down = np.flatnonzero((steps > 0).any(axis=1)), np.flatnonzero((steps < 0).any(axis=1))
+    if not (up.size and down.size):
+        return np.empty((0, len(widths)), dtype=np.int64)
+    first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
+    group = (steps != 0).argmax(axis=1)
+    apart = group[first] != group[second]
+    first, second = first[apart], second[apart]
+    closest = np.argsort(np.abs(change[first] + change[second]), kind="stable")[:n]
+    return np.asarray(widths + steps[first[closest]] + steps[second[closest]])
 
 
 def _elsewhere(moved: IntArray, widths: IntArray) -> IntArray:
