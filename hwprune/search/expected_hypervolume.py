@@ -102,7 +102,7 @@ def _expected_excess(edges: FloatArray, values: FloatArray) -> FloatArray:
     excess = np.zeros((len(values), len(edges)))
     for column in values.T:
         excess += np.maximum(edges - column[:, None], 0)
-    return excess / values.shape[1]
+    return np.asarray(excess / values.shape[1])
 
 
 def _spread(F: FloatArray, n: int) -> IntArray:

@@ -85,6 +85,8 @@ class LocalSearch:
         fallback: list[IntArray | None] = [None] * len(starts)
         moves = 0
         for _ in range(self.steps):
+            if not active.size:
+                break
             neighbours, owner = self.around(problem, current[active], random_state)
             if not owner.size:
                 break

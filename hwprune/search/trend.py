@@ -54,8 +54,8 @@ class Trend:
     def stretched(self, lost: FloatArray) -> FloatArray:
         """``(n, G)`` lost shares, stretched so that equal distances stand for changes of about equal weight."""
         if self._monotone:
-            return self._parts(lost) / self._reach.max() + FLOOR * lost
-        return lost * np.maximum(self._reach / self._reach.max(), FLOOR)
+            return np.asarray(self._parts(lost) / self._reach.max() + FLOOR * lost)
+        return np.asarray(lost * np.maximum(self._reach / self._reach.max(), FLOOR))
 
     def predict(self, lost: FloatArray) -> FloatArray:
         """``(n,)`` values of the trend."""
