@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwprune.search.problem import SearchProblem
+from hwprune.search.space import SearchSpace
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -79,6 +80,7 @@ class LocalSearch:
             ``(n, G)`` end points, n up to n_starts, and the number of moves. A start that ends where an evaluation was
             made before gives the best neighbour without one; where there is none, nothing.
         """
+        slopes = cost_slopes(problem)
         current = starts.copy()
         active = np.arange(len(starts))
         values = judge(current, active)
@@ -87,7 +89,7 @@ class LocalSearch:
         for _ in range(self.steps):
             if not active.size:
                 break
-            neighbours, owner = self.around(problem, current[active], random_state)
+            neighbours, owner = self.around(problem.space, current[active], slopes, random_state)
             if not owner.size:
                 break
             owner = active[owner]
@@ -107,41 +109,40 @@ class LocalSearch:
         return (np.unique(np.array(found), axis=0) if found else starts[:0]), moves
 
     def around(
-        self, problem: SearchProblem, widths: IntArray, random_state: np.random.Generator
+        self, space: SearchSpace, widths: IntArray, slopes: FloatArray, random_state: np.random.Generator
     ) -> tuple[IntArray, IntArray]:
-        """``(n, G)`` neighbours of ``(m, G)`` widths, and the ``(n,)`` rows whose they are."""
+        """``(n, G)`` neighbours of ``(m, G)`` widths, and the ``(n,)`` rows whose they are.
+
+        Args:
+            space: where they lie.
+            widths: whose neighbours.
+            slopes: ``(G,)`` cost of a channel of each group.
+            random_state: source of randomness.
+        """
         n_other = max(1, self.neighbours_max // 8)
-        singles = [self._singles(problem, row, self.neighbours_max - 2 * n_other, random_state) for row in widths]
-        # The costs of all at once: a latency model takes as long for one network as for a hundred.
-        edges = np.cumsum([len(rows) for rows in singles])
-        cost = _cost(problem, np.vstack([widths, *singles]))
         found, owner = [], []
-        for index, (row, mine) in enumerate(zip(widths, singles, strict=True)):
-            moved = [mine]
-            if cost is not None:
-                stop = len(widths) + edges[index]
-                change = cost[stop - len(mine) : stop] - cost[index]
-                moved.append(_pairs(row, mine - row, change, n_other, random_state))
-            genomes = problem.space.encode(row[None]) + random_state.normal(0, self.sigma, (n_other, len(row)))
-            moved.append(problem.space.decode(np.clip(genomes, 0, problem.space.upper)))
-            found.append(_elsewhere(np.vstack(moved), row))
+        for index, row in enumerate(widths):
+            singles = self._singles(space, row, self.neighbours_max - 2 * n_other, random_state)
+            pairs = _pairs(row, singles - row, slopes, n_other, random_state)
+            genomes = space.encode(row[None]) + random_state.normal(0, self.sigma, (n_other, len(row)))
+            drawn = space.decode(np.clip(genomes, 0, space.upper))
+            found.append(_elsewhere(np.vstack([singles, pairs, drawn]), row))
             owner += [index] * len(found[-1])
         return np.vstack(found), np.array(owner, dtype=np.int64)
 
-    def _singles(self, problem: SearchProblem, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
+    def _singles(self, space: SearchSpace, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
         """Every group a few levels up or down; a group of many levels by as many sixteenths of its range, too."""
         moves = np.array([[sign * quantum] for quantum in self.quanta for sign in (1, -1)])
-        space = problem.space
         sixteenth = np.maximum((space.sizes - space.smallest) // space.round_to // 16, 1)
         units = [np.ones_like(sixteenth), sixteenth] if (sixteenth > 1).any() else [sixteenth]
         levels = np.vstack([move * np.diag(unit) for unit in units for move in moves])
         if len(levels) > n:
             levels = levels[random_state.choice(len(levels), n, replace=False)]
-        return _elsewhere(problem.space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
+        return _elsewhere(space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
 
 
 def _pairs(
-    widths: IntArray, steps: IntArray, change: FloatArray, n: int, random_state: np.random.Generator
+    widths: IntArray, steps: IntArray, slopes: FloatArray, n: int, random_state: np.random.Generator
 ) -> IntArray:
     """``(m, G)`` candidates with one group up, another down, at about equal cost; m up to ``n``.
 
@@ -150,7 +151,7 @@ def _pairs(
     Args:
         widths: ``(G,)`` where to start.
         steps: ``(n_steps, G)`` moves of one group.
-        change: ``(n_steps,)`` what each adds to the cost.
+        slopes: ``(G,)`` cost of a channel of each group.
         n: candidates wanted.
         random_state: source of randomness.
     """
@@ -158,7 +159,7 @@ def _pairs(
     if not (up.size and down.size):
         return np.empty((0, len(widths)), dtype=np.int64)
     first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
-    group = (steps != 0).argmax(axis=1)
+    group, change = (steps != 0).argmax(axis=1), steps @ slopes
     apart = group[first] != group[second]
     first, second = first[apart], second[apart]
     closest = np.argsort(np.abs(change[first] + change[second]), kind="stable")[:n]
@@ -169,8 +170,17 @@ def _elsewhere(moved: IntArray, widths: IntArray) -> IntArray:
     return np.asarray(moved[(moved != widths).any(axis=1)])
 
 
-def _cost(problem: SearchProblem, widths: IntArray) -> FloatArray | None:
-    """``(n,)`` cheap objective that pair moves keep about equal: the latency where there is one, None without any."""
+def cost_slopes(problem: SearchProblem) -> FloatArray:
+    """``(G,)`` cost of a channel of each group between its dense and its smallest width, 0 where nothing is cheap.
+
+    The cost that pair moves keep about equal: the latency where it is cheap, else the first objective that is.
+    """
+    space = problem.space
+    widths = np.tile(space.sizes, (space.n_var + 1, 1))
+    widths[np.arange(space.n_var) + 1, np.arange(space.n_var)] = space.smallest
     cheap = problem.cheap(widths)
     names = [name for name in problem.objectives if name in cheap]
-    return cheap["latency" if "latency" in names else names[0]] if names else None
+    if not names:
+        return np.zeros(space.n_var)
+    cost = cheap["latency" if "latency" in names else names[0]]
+    return np.asarray((cost[0] - cost[1:]) / np.maximum(space.sizes - space.smallest, 1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hwprune.search.archive import violation
-from hwprune.search.local_search import LocalSearch, Score
+from hwprune.search.local_search import LocalSearch, Score, cost_slopes
 from hwprune.search.problem import SearchProblem
 from hwprune.search.space import SearchSpace
 from hwprune.search.synthetic import staircase_problem, width_plan
@@ -30,6 +30,10 @@ def nothing_seen(widths: np.ndarray) -> np.ndarray:
     return np.zeros(len(widths), dtype=bool)
 
 
+def around_of(problem: SearchProblem, widths: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return MOVES.around(problem.space, widths, cost_slopes(problem), np.random.default_rng(seed))
+
+
 def score_of(weights: list[list[float]], problem: SearchProblem = PROBLEM) -> Score:
     ends = np.vstack([problem.space.sizes, problem.space.smallest])
     F, _ = values_of(problem, ends)
@@ -50,7 +54,7 @@ def climb(starts: np.ndarray, weights: list[list[float]], search: LocalSearch = 
 def test_neighbours_are_other_levels_within_the_space() -> None:
     space = PROBLEM.space
     widths = np.array([16, 2, 18, 32, 6, 40])
-    around, owner = MOVES.around(PROBLEM, np.vstack([widths, space.sizes]), np.random.default_rng(0))
+    around, owner = around_of(PROBLEM, np.vstack([widths, space.sizes]))
     assert sorted(set(owner.tolist())) == [0, 1]
     around = around[owner == 0]
     assert 0 < len(around) <= 64
@@ -62,24 +66,22 @@ def test_neighbours_are_other_levels_within_the_space() -> None:
 
 def test_groups_of_many_levels_move_far_too() -> None:
     space = SearchSpace.of([8, 640], round_to=1, pruning_ratio_max=0.9)
-    problem = replace(PROBLEM, space=space, costs=lambda widths: {"latency": widths.sum(axis=1) * 1.0})
     widths = np.array([4, 320])
-    moved = np.unique(np.abs(MOVES._singles(problem, widths, 100, np.random.default_rng(0)) - widths)[:, 1])
+    moved = np.unique(np.abs(MOVES._singles(space, widths, 100, np.random.default_rng(0)) - widths)[:, 1])
     assert moved.tolist() == [0, 1, 2, 4, 36, 72, 144]
 
 
-def test_space_without_cheap_objectives_has_single_moves_alone() -> None:
+def test_space_without_cheap_objectives_has_neighbours_too() -> None:
     problem = replace(PROBLEM, costs=lambda widths: {})
-    around, _ = MOVES.around(problem, PROBLEM.space.smallest[None], np.random.default_rng(0))
-    assert len(around)
+    assert not cost_slopes(problem).any()
+    assert len(around_of(problem, np.array([[8, 8, 16, 16, 32, 32]]))[0]) > 20
 
 
 def test_pair_moves_leave_the_latency_about_equal() -> None:
     problem = staircase_problem(blocks_per_stage=2, latency_step=2)
     widths = np.array([8, 8, 16, 16, 32, 32])
-    random_state = np.random.default_rng(0)
-    singles = MOVES._singles(problem, widths, 100, random_state)
-    around, _ = MOVES.around(problem, widths[None], random_state)
+    singles = MOVES._singles(problem.space, widths, 100, np.random.default_rng(0))
+    around, _ = around_of(problem, widths[None])
     pairs = around[((around > widths).sum(axis=1) == 1) & ((around < widths).sum(axis=1) == 1)]
     change = [np.abs(np.diff(problem.cheap(np.vstack([widths, row]))["latency"])).item() for row in (*singles, *pairs)]
     assert len(pairs) >= 4
@@ -90,7 +92,7 @@ def test_pair_moves_stay_on_levels_where_the_dense_width_is_none() -> None:
     space = SearchSpace.of([10, 10], round_to=4, pruning_ratio_max=0.9)
     problem = replace(PROBLEM, space=space, costs=lambda widths: {"latency": widths.sum(axis=1) * 1.0})
     for seed in range(20):
-        around, _ = MOVES.around(problem, np.array([[8, 8]]), np.random.default_rng(seed))
+        around, _ = around_of(problem, np.array([[8, 8]]), seed)
         assert np.isin(around, [4, 8, 10]).all()
 
 
