@@ -57,7 +57,7 @@ RESUMES_WITH = frozenset({"resume", "as_json", "workers", "scheduler"})
 @pool_option
 @click.option("--method", default="hamp", show_default=True, help="Search method.")
 @overrides_option
-@click.option("--budget", type=click.IntRange(min=1), help="True evaluations; short for --set budget.evaluations=N.")
+@click.option("--budget", metavar="N|MINUTES", help="True evaluations, time, or both: 200, 30min, 200,30min.")
 @click.option("--dry-run", is_flag=True, help="Print expected evaluations, device minutes and wall time, and stop.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an interrupted run.")
 @click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
@@ -82,7 +82,7 @@ def search(
     pool: bool,
     method: str,
     overrides: tuple[str, ...],
-    budget: int | None,
+    budget: str | None,
     dry_run: bool,
     resume: Path | None,
     remeasure: bool,
@@ -110,7 +110,9 @@ def search(
     if problem_path is None:
         raise click.UsageError("name a PROBLEM.yaml, or --resume RUN", context)
     if budget is not None:
-        overrides = (*overrides, f"budget.evaluations={budget}")
+        from hwprune.config import parse_budget
+
+        overrides = (*overrides, *parse_budget(budget))
     scenario = Scenario.parse(scenario_text)
     problem, settings = read_problem(problem_path, overrides, method)
     from hwprune.experiments.judging import Crew

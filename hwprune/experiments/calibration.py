@@ -56,6 +56,7 @@ class Calibrator:
     Attributes:
         model: the model as it stands.
         has_drifted: more of the last networks lay outside their 90 % intervals than chance explains.
+        deviations: by how much each measured network's latency differed from the model of its time, relative to it.
     """
 
     def __init__(self, session: DeviceSession | None, bench: Workbench, model: LatencyModel) -> None:
@@ -67,6 +68,7 @@ class Calibrator:
         self._profiled = model
         self.model = model
         self.has_drifted = False
+        self.deviations: list[float] = []
 
     def measure(self, front: Sequence[Evaluation]) -> dict[str, Any]:
         """Measure the members of ``front`` whose prediction is least sure (a ``Refiner`` of the search)."""
@@ -94,6 +96,9 @@ class Calibrator:
         if not trusted:
             return
         shapes = self._bench.arithmetic([network["widths"] for network in trusted])
+        predicted_ms = self.model.predict(shapes)[0]
+        measured_ms = [network["latency_ms"] for network in trusted]
+        self.deviations += np.abs(measured_ms / predicted_ms - 1).tolist()
         rows = [(shapes.row(index), network["latency_ms"]) for index, network in enumerate(trusted)]
         self._look_for_drift(shapes, np.array([latency_ms for _, latency_ms in rows]))
         self.model = self.model.recalibrate([*self.model.networks, *rows])
