@@ -59,6 +59,7 @@ class CandidateJobs:
             test,
             numbers=network.family.numbers(planned),
             memory_bytes=planned.arena.size_bytes + planned.weights_bytes,
+            shapes=tuple(call.shape for call in planned.calls),
         )
 
     @property

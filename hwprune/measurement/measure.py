@@ -21,7 +21,7 @@ from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.session import Progress, Settings, Subject
 from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, digest
+from hwprune.records import Artifact, Conditions, Measurement, digest, network_key
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -85,6 +85,8 @@ class NetworkJob:
             latency is then the share of the others. Needed only where it makes calls to others.
         numbers: what stands for its widths in a resident library; () in a library of its own.
         memory_bytes: packed weights plus arena of the network itself; None for the library's.
+        engine: what runs it, where that is not our own code: ``onnxruntime`` with its version.
+        shapes: its layers; () for the library's.
     """
 
     artifact: Artifact
@@ -92,6 +94,8 @@ class NetworkJob:
     own_kernels_ms: float | None = None
     numbers: tuple[int, ...] = ()
     memory_bytes: int | None = None
+    engine: str = ""
+    shapes: tuple[LayerShape, ...] = ()
 
     @functools.cached_property
     def key(self) -> str:
@@ -100,9 +104,14 @@ class NetworkJob:
             return self.artifact.sha256
         return digest({"library": self.artifact.sha256, "numbers": list(self.numbers)})
 
+    @functools.cached_property
+    def shapes_key(self) -> str:
+        """Digest of its layers, which is the same wherever it is compiled."""
+        return network_key(self.shapes or self.artifact.shapes)
+
     @property
-    def planned_memory_bytes(self) -> int:
-        """Packed weights plus arena."""
+    def planned_memory_bytes(self) -> int | None:
+        """Packed weights plus arena; None where they are not ours."""
         return self.artifact.planned_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
@@ -146,6 +155,14 @@ class Measurer:
         """The conversation with the device's agent, as far as anything was measured over it."""
         return self._readiness.client
 
+    def facts(self) -> dict[str, Any]:
+        """What the device tells of itself at this moment.
+
+        Raises:
+            AgentError: the device is lost and stays away.
+        """
+        return self.link.do(lambda client: client.describe())
+
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
         return self.networks([job], **options)[0]
@@ -178,7 +195,7 @@ class Measurer:
         found: dict[str, Measurement] = {}
         if not (final or remeasure):
             for job in jobs:
-                stored = self._stored(job, max_age_s)
+                stored = self.stored(job, processes=count, max_age_s=max_age_s)
                 if stored is not None:
                     found[job.key] = stored
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
@@ -279,7 +296,7 @@ class Measurer:
         return measure(wanted)
 
     def _lost_network(self, job: NetworkJob, error: str) -> Measurement:
-        return self._measurement(job.key, self._conditions(job.artifact), Subject([], error=error), {}, {})
+        return self._measurement(job.key, self._conditions(job.artifact, job.engine), Subject([], error=error), {}, {})
 
     def _lost_kernel(self, shape: LayerShape, error: str, *, pack: KernelPack) -> Measurement:
         conditions = replace(self._conditions(pack.artifact), input_shape=_input_of(shape))
@@ -308,8 +325,9 @@ class Measurer:
         return [
             _with_fallback(
                 replace(
-                    self._measurement(job.key, self._conditions(job.artifact), subject, before, after),
+                    self._measurement(job.key, self._conditions(job.artifact, job.engine), subject, before, after),
                     planned_memory_bytes=job.planned_memory_bytes,
+                    shapes_key=job.shapes_key,
                     # What loading tells of a resident library is none of this network's.
                     **({} if job.numbers else library.facts),
                 ),
@@ -378,16 +396,21 @@ class Measurer:
             timeout_s=self.settings.timeout_s,
         )
 
-    def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
-        stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
-        return stored if stored is not None and self._clock.is_current(stored) else None
+    def stored(
+        self, job: NetworkJob, *, processes: int = FINAL_PROCESSES, max_age_s: float | None = None
+    ) -> Measurement | None:
+        """What the store has of a network under the present conditions, measured in so many processes or more."""
+        stored = self.store.find_measurement(job.key, self._conditions(job.artifact, job.engine), max_age_s)
+        if stored is None or not self._clock.is_current(stored):
+            return None
+        return stored if job.numbers or len(stored.values_ms) >= processes else None
 
-    def _conditions(self, artifact: Artifact) -> Conditions:
+    def _conditions(self, artifact: Artifact, engine: str = "") -> Conditions:
         inputs = artifact.description.get("inputs") or [[]]
         return Conditions(
             device=self.device.name,
             fingerprint=self.device.fingerprint,
-            engine="tvm-resident" if artifact.kind == "resident" else "tvm",
+            engine=engine or ("tvm-resident" if artifact.kind == "resident" else "tvm"),
             dtype="float32",
             input_shape=tuple(inputs[0]),
             threads=self.device.threads,
@@ -425,7 +448,7 @@ def _without_call(measurement: Measurement, overhead_ms: float) -> Measurement:
 
 def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:
     """The measurement with the share of kernels that have no schedule of ours, and its grade capped by that."""
-    if measurement.error is not None:
+    if measurement.error is not None or job.artifact.kind == "onnx":
         return measurement
     description = job.artifact.description
     calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))
