@@ -3,6 +3,7 @@
 DeviceError
 ├── UnknownDeviceError      a device that is not in the inventory, with the nearest known name
 ├── DeviceFileError         an inventory file that cannot be used
+├── RecordingError          a recording of a device that cannot be read or written
 ├── BoardUnfit              a board that cannot run the agent: no Python, no room to load libraries from
 └── AgentError              the agent cannot do what was asked of it
 ├── Unreachable         no way to the board: name, network, port, timeout
@@ -43,6 +44,10 @@ class UnknownDeviceError(DeviceError):
 
 class DeviceFileError(DeviceError):
     """An inventory file that cannot be read, written or understood."""
+
+
+class RecordingError(DeviceError):
+    """A recording of a device that cannot be read, understood or written."""
 
 
 class BoardUnfit(DeviceError):

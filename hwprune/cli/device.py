@@ -201,6 +201,31 @@ def remove(session: Session, name: str) -> None:
     session.console.info(f"removed {name}")
 
 
+@device.command(
+    epilog=examples(
+        "hwprune device record pi4 pi4.jsonl.gz", "hwprune search PROBLEM.yaml --device replay:pi4.jsonl.gz"
+    )
+)
+@name_argument
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@as_json_option
+@click.pass_obj
+def record(session: Session, name: str, path: Path, as_json: bool) -> None:
+    """Write all that was measured on a device to FILE, which answers in its place as --device replay:FILE.
+
+    Compressed where FILE ends with .gz. What was not recorded is answered by a model, and marked as simulated.
+    """
+    from hwprune.experiments.recording import record as record_device
+
+    report = record_device(session.home, name, path)
+    if report.nameless:
+        session.console.warn(f"{report.nameless} networks were measured by an earlier version and are left out")
+    if as_json:
+        emit_json(asdict(report))
+    else:
+        emit_facts(asdict(report))
+
+
 @device.command(epilog=examples("hwprune device profile pi4 configs/problems/digits-resnet20.yaml --minutes 5"))
 @name_argument
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))

@@ -14,7 +14,7 @@ from hwprune.experiments.home import Home
 from hwprune.experiments.profile import profile_network
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import write_text
-from hwprune.experiments.session import DeviceSession
+from hwprune.experiments.session import DeviceSession, replay_of
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Evaluation
 from latency_models.errors import LatencyModelError
@@ -45,6 +45,17 @@ def known_model(home: Home, device: Device, bench: Workbench) -> LatencyModel | 
         return None  # measured anew: a model is never the only copy of anything
 
 
+def model_at_hand(home: Home, device: Device, bench: Workbench) -> LatencyModel | None:
+    """The model of a device for a network, if nothing has to be measured for it; a recorded device always has one.
+
+    Raises:
+        ConfigError: the recording has no kernels.
+    """
+    if device.recording is None:
+        return known_model(home, device, bench)
+    return replay_of(device).model_of(bench.arithmetic.templates, model_path(home, device, bench).stem[-16:])
+
+
 def save_model(home: Home, device: Device, bench: Workbench, model: LatencyModel) -> Path:
     """Keep a model's rows and recipe."""
     path = model_path(home, device, bench)
@@ -54,7 +65,7 @@ def save_model(home: Home, device: Device, bench: Workbench, model: LatencyModel
 
 def latency_model(session: DeviceSession, bench: Workbench, console: Console) -> LatencyModel:
     """The device's model for this network; the device is profiled where there is none."""
-    model = known_model(session.home, session.device, bench)
+    model = model_at_hand(session.home, session.device, bench)
     if model is None:
         console.info(f"{session.device.name} has no latency model for this network yet: profiling it first")
         model, report = profile_network(session, bench, console=console)
@@ -89,7 +100,8 @@ class Calibrator:
         networks = []
         for found in chosen:
             measurement = self._session.measure_candidate(self._bench, self._bench.plan(found.widths))
-            trusted = measurement.error is None and measurement.trust != "C"
+            # What a model of a recording says teaches nothing.
+            trusted = measurement.error is None and measurement.trust != "C" and not measurement.is_simulated
             latency_ms = measurement.latency_ms if trusted else None
             networks.append({"plan_key": found.plan_key, "widths": list(found.widths), "latency_ms": latency_ms})
         return {"networks": networks}

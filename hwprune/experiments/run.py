@@ -18,7 +18,7 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, known_model, latency_model
+from hwprune.experiments.calibration import Calibrator, latency_model, model_at_hand
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
@@ -119,7 +119,7 @@ def search(
         check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
         config = RunConfig(
             problem=problem,
-            device=device_name,
+            device=device.address,
             method=method,
             method_settings=dict(method_settings),
             channel_step=step,
@@ -130,7 +130,7 @@ def search(
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
     """Folder of a new run with all that is known before it; none where that cannot be written."""
-    folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
+    folder = RunFolder.create(runs_folder, f"{device.name}-{config.problem.network['name']}-{config.method}")
     try:
         write_text(folder.path / "latency_model.json", model.to_json())
         facts = {**environment(), "device": device.description, "conditions": run_conditions(bench, device)}
@@ -171,7 +171,7 @@ def dry_run(
     methods.build(method, method_settings)
     bounds = parse_bounds(problem.constraints)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
-    model = known_model(home, device, bench)
+    model = model_at_hand(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)

@@ -6,12 +6,15 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from torch import nn
 
 from device_agents.client import AgentClient
 from device_agents.registry import Device
+from device_agents.replay import Recording
 from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.planner import Planner
 from hwprune.compilation.targets import CpuTarget
 from hwprune.experiments.candidates import CandidateJobs, linked_job
 from hwprune.experiments.devices import agent_of
@@ -21,6 +24,7 @@ from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.lease import lease
 from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
+from hwprune.measurement.replay import MeasurementSource, Replay
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
 from latency_models.network_model import LatencyModel
@@ -42,7 +46,7 @@ class DeviceSession:
         home: where its entry is.
         device: the entry.
         compiler: compiles for it.
-        measurer: measures on it.
+        measurer: measures on it, or answers from a recording.
         max_age_s: measurements of the store that are older are made again; 0 for all, None for none.
         measured_networks: keys of the candidates that were measured whole or found in the store.
     """
@@ -50,7 +54,7 @@ class DeviceSession:
     home: Home
     device: Device
     compiler: Compiler
-    measurer: Measurer
+    measurer: MeasurementSource
     max_age_s: float | None = None
     measured_networks: set[str] = field(init=False, default_factory=set)
     _candidates: CandidateJobs | None = field(init=False, default=None)
@@ -130,11 +134,16 @@ def open_session(
 ) -> Iterator[DeviceSession]:
     """Open the store, take the device and start its agent, for as long as the context lasts.
 
+    Of a recorded device there is nothing to take, and nothing of it enters the store.
+
     Raises:
         DeviceError: another job holds the device all the time, or its agent cannot be started.
         StoreError: the store cannot be opened.
     """
     target = CpuTarget.from_dict(device.target, device.threads)
+    if device.recording is not None:
+        yield DeviceSession(home.of(device), device, Planner(target, home.path), replay_of(device), max_age_s)
+        return
     target.compiler_command()  # a missing C compiler is said before anything is waited for
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(home.open_store())
@@ -150,6 +159,17 @@ def open_session(
         compiler = Compiler(target, home.path, workers=2)
         measurer = Measurer(link, compiler, store, device, say=console.warn)
         yield DeviceSession(home, device, compiler, measurer, max_age_s)
+
+
+def replay_of(device: Device) -> Replay:
+    """What answers for a recorded device.
+
+    Raises:
+        RecordingError: its file cannot be read.
+    """
+    assert device.recording is not None
+    lanes = CpuTarget.from_dict(device.target, device.threads).lanes
+    return Replay(device, Recording.read(Path(device.recording)), lanes)
 
 
 def _advancing(advance: Callable[[float], None]) -> Callable[[int, int], None]:

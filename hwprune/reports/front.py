@@ -44,6 +44,7 @@ COLUMNS = (
     "widths",
     "plan_key",
     "artifact",
+    "simulated",
 )
 
 

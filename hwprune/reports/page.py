@@ -48,6 +48,7 @@ def page(front: Front, run_folder: Path) -> str:
         prediction=prediction_error(front),
         rows=[_row(front, row) for row in front.rows],
         caption=picture.caption(front),
+        simulated=sum(row.simulated for row in front.rows),
         pictures={
             "front": _inline(picture.front_figure(front)),
             "prediction": _inline(picture.prediction_figure(front)) if prediction_error(front) else None,

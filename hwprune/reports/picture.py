@@ -64,7 +64,7 @@ def front_figure(front: Front) -> Figure:
             _draw_points(figure, axes, front, on_test, scale)
         if front.dense is not None:
             _draw_dense(axes, front.dense, _height(front.dense, on_test) * scale)
-        axes.set_xlabel("measured latency of one inference (ms), bars: 95 % interval")
+        axes.set_xlabel(f"{_kind(front)} latency of one inference (ms), bars: 95 % interval")
         axes.set_ylabel(f"{'test' if on_test else 'validation'} {front.metric}{unit}")
         axes.set_title(f"{front.network} on {front.data}: found by {front.method}", loc="left", fontsize=11)
         axes.margins(x=0.08, y=0.1)
@@ -72,6 +72,12 @@ def front_figure(front: Front) -> Figure:
             axes.legend(loc="lower right")
         figure.supxlabel(caption(front), fontsize=7.5, color="#555555")
     return figure
+
+
+def _kind(front: Front) -> str:
+    """How the latencies came about."""
+    simulated = sum(row.simulated for row in front.rows)
+    return "measured" if not simulated else "simulated" if simulated == len(front.rows) else "measured or simulated"
 
 
 def caption(front: Front) -> str:
@@ -82,6 +88,8 @@ def caption(front: Front) -> str:
         first = rows[0]
         parts += [f"device {first.device}", f"engine {first.engine}", first.dtype, f"{first.threads} thread(s)"]
         parts.append(f"trust {', '.join(sorted({row.trust for row in rows}))}")
+        simulated = [row.id for row in rows if row.simulated]
+        parts += [f"simulated: {', '.join(simulated)}"] if simulated else []
     shape = front.conditions.get("input_shape")
     if shape:
         parts.append(f"input {'x'.join(map(str, shape))}")
@@ -152,10 +160,19 @@ def _draw_points(figure: Figure, axes: Any, front: Front, on_test: bool, scale: 
         latency_ms, height, c=memory, cmap="cividis", s=46, edgecolor="black", linewidth=0.6, zorder=3, label="pruned"
     )
     figure.colorbar(marks, ax=axes, label="planned memory: weights and buffers (KiB)")
+    _draw_simulated(axes, front, latency_ms, height)
     for index in _apart(latency_ms, height):
         place = (latency_ms[index], height[index])
         text = front.points[index].id
         axes.annotate(text, place, xytext=(4, -9), textcoords="offset points", fontsize=6.5, color="#333333")
+
+
+def _draw_simulated(axes: Any, front: Front, latency_ms: FloatArray, height: FloatArray) -> None:
+    """Crosses through the points that nobody measured."""
+    simulated = np.array([row.simulated for row in front.points])
+    if simulated.any():
+        label = "simulated, not measured"
+        axes.plot(latency_ms[simulated], height[simulated], "x", color="#d55e00", zorder=5, label=label)
 
 
 def _apart(x: FloatArray, y: FloatArray) -> list[int]:
