@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
-from hwprune.errors import UntrustedError
+from hwprune.errors import ConfigError, UntrustedError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
+from hwprune.experiments.second_opinion import second_opinion
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Measurement
@@ -48,6 +49,9 @@ class ProfileReport:
         channel_step: widths between whose multiples pruning gains little.
         seconds: wall time.
         model: file of the latency model.
+        tvm_over_onnxruntime: latency of the dense network by our library, as a share of that by the device's own ONNX
+            Runtime, both measured in turns; None where it has none.
+        second_opinion: that in words, or why there is none.
     """
 
     device: str
@@ -60,6 +64,8 @@ class ProfileReport:
     channel_step: int
     seconds: float
     model: Path | None = None
+    tvm_over_onnxruntime: float | None = None
+    second_opinion: str = ""
 
 
 def profile(
@@ -68,19 +74,24 @@ def profile(
     """Profile a device for a problem's network (else ResNet-20 at 32x32), and remember its model and channel step.
 
     Raises:
+        ConfigError: the device is a recording.
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
     from hwprune.experiments.calibration import save_model
 
     device = find(home, device_name)
+    if device.recording is not None:
+        raise ConfigError(f"{device_name} is a recording: it has the models of its device, and no kernels but its own")
     problem = problem or common_problem()
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads), with_weights=False)
     with open_session(home, device, console) as session:
         model, report = profile_network(session, bench, console=console, minutes=minutes)
+        opinion = second_opinion(session, bench, console)
+    console.info(opinion.summary())
     path = save_model(home, device, bench, model)
     home.devices.add(device.model_copy(update={"channel_step": report.channel_step}))
-    return replace(report, model=path)
+    return replace(report, model=path, tvm_over_onnxruntime=opinion.ratio, second_opinion=opinion.summary())
 
 
 def common_problem() -> Problem:
