@@ -98,7 +98,8 @@ class Compiler:
             "model_bytes": len(model),
             "threads": self.target.threads,
         }
-        objects = object_files([link.reference_usage(self.target).kernel], self.target, self.folder, self.executor)
+        kernels = link.linked_kernels([link.reference_usage(self.target)])
+        objects = object_files(kernels, self.target, self.folder, self.executor)
         with self._draft() as draft:
             blob = draft / "model.onnx"
             blob.write_bytes(model)

@@ -25,7 +25,8 @@ def numbers(*shape: int, seed: int = 0, positive: bool = False) -> Array:
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
     """``node("Add", "x b", "y")``; a dot stands for an input that is left out."""
     names = ["" if name == "." else name for name in inputs.split()]
-    return helper.make_node(op, names, outputs.split(), name=f"the_{op.lower()}", **attributes)
+    results = outputs.split()
+    return helper.make_node(op, names, results, name=f"{op.lower()}_of_{results[0]}", **attributes)
 
 
 def model(
