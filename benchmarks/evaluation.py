@@ -144,7 +144,7 @@ def _plain_way(bench: Workbench, batchnorm: training.BatchNormEstimator, found: 
     module = bench.slicer.cut(plan)
     if plan.key != PruningPlan.dense(bench.groups).key:
         batchnorm(module)
-    top1 = bench.task.evaluate(module, "val")
+    top1 = bench.task.evaluate(module, "val", limit=bench.problem.evaluation.val_images)
     return time.perf_counter() - started, top1
 
 
