@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -27,27 +28,32 @@ from device_agents.errors import (
     AgentLost,
     AgentTimeout,
     DeviceBusy,
+    LibraryMissing,
     LoadFailed,
     ProtocolMismatch,
     RequestRefused,
     RunFailed,
 )
-from device_agents.results import Block, Loaded, SelfTest, TimingRequest, TimingResult, timing_result
+from device_agents.results import Block, Load, Loaded, SelfTest, TimingRequest, TimingResult, timing_result
 from device_agents.transport import Transport
 
-__all__ = ["AgentClient", "Block", "Loaded", "SelfTest", "TimingRequest", "TimingResult"]
+__all__ = ["NO_LOAD", "AgentClient", "Block", "Load", "Loaded", "SelfTest", "TimingRequest", "TimingResult"]
 
 ERRORS: dict[str, type[AgentError]] = {
     "busy": DeviceBusy,
     "internal": AgentError,
     "load_failed": LoadFailed,
     "mismatch": ProtocolMismatch,
+    "missing": LibraryMissing,
     "refused": RequestRefused,
     "run_failed": RunFailed,
 }
 
 #: Called with the blocks that are done and their total.
 Progress = Callable[[int, int], None]
+
+#: Calls that follow each other without a pause.
+NO_LOAD = Load()
 
 #: An agent's folder may hold so much, unless the host says otherwise.
 FOLDER_BYTES_MAX = 1 << 30
@@ -184,7 +190,8 @@ class AgentClient:
             timeout_s: longest silence of the process.
 
         Raises:
-            LoadFailed: it is missing, cannot be opened, crashes, hangs, or computes something else.
+            LibraryMissing: its file is not there or was torn: put it again.
+            LoadFailed: it cannot be opened, crashes, hangs, or computes something else.
             AgentLost: the agent ended.
             AgentTimeout: the agent is stuck.
         """
@@ -203,8 +210,8 @@ class AgentClient:
                 self_test=test,
                 timeout_s=float(timeout_s),
             )
-        except LoadFailed:
-            self._on_device.discard(sha256)  # it may have been torn, then the agent has removed it
+        except LibraryMissing:
+            self._on_device.discard(sha256)
             raise
         self._on_device.difference_update(answer.pop("dropped"))
         return Loaded(**answer)
@@ -214,23 +221,27 @@ class AgentClient:
         requests: Sequence[TimingRequest],
         *,
         blocks: int = 10,
+        steady_blocks: int = 0,
         calls_min: int = 5,
         block_ms_min: float = 10.0,
         warmup_ms_max: float = 300.0,
         max_s: float = 60.0,
         timeout_s: float = 30.0,
+        load: Load = NO_LOAD,
         on_progress: Progress | None = None,
     ) -> list[TimingResult]:
         """Time all requests in interleaved rounds: one block of each, then the next block of each.
 
         Args:
             requests: what to time; a library's failure in one of them is data in its result.
-            blocks: blocks of each.
+            blocks: most blocks of each.
+            steady_blocks: one has enough after so many in a row with the reference kernel at one level; 0 for never.
             calls_min: least number of values in a block.
             block_ms_min: least length of a block.
             warmup_ms_max: longest warm-up of each.
             max_s: no block starts later.
             timeout_s: a library that is silent for longer is ended.
+            load: what the device is put through meanwhile.
             on_progress: told now and then how far it is.
 
         Returns:
@@ -256,11 +267,13 @@ class AgentClient:
             on_progress,
             jobs=jobs,
             blocks=blocks,
+            steady_blocks=steady_blocks,
             calls_min=calls_min,
             block_ms_min=float(block_ms_min),
             warmup_ms_max=float(warmup_ms_max),
             max_s=float(max_s),
             timeout_s=float(timeout_s),
+            load=asdict(load),
         )
         if len(answer["results"]) != len(jobs):
             raise self._fail(AgentLost(f"measure: {len(answer['results'])} results for {len(jobs)} requests"))

@@ -3,7 +3,9 @@
 DeviceError
 ├── UnknownDeviceError      a device that is not in the inventory, with the nearest known name
 ├── DeviceFileError         an inventory file that cannot be used
+├── RecordingError          a recording of a device that cannot be read or written
 ├── BoardUnfit              a board that cannot run the agent: no Python, no room to load libraries from
+├── DeviceChanged           it is no longer what was registered: another kernel, processor or clock
 └── AgentError              the agent cannot do what was asked of it
 ├── Unreachable         no way to the board: name, network, port, timeout
 ├── HostKeyMismatch     the board or a jump host is not the one that was pinned
@@ -15,6 +17,7 @@ DeviceError
 ├── RequestRefused      a request with arguments that it does not take
 └── LibraryFailed       the world's failure for one library: data for a measurement
 ├── LoadFailed      it cannot be loaded, or fails its self-test
+│   └── LibraryMissing  its file is not there, or was torn: it can be put again
 └── RunFailed       it crashed, hung or reported an error in a run
 """
 # ruff: noqa: N818  -- the leaves are named after what happened
@@ -45,8 +48,16 @@ class DeviceFileError(DeviceError):
     """An inventory file that cannot be read, written or understood."""
 
 
+class RecordingError(DeviceError):
+    """A recording of a device that cannot be read, understood or written."""
+
+
 class BoardUnfit(DeviceError):
     """A board that can be logged in to and cannot run the agent."""
+
+
+class DeviceChanged(DeviceError):
+    """A device that is no longer what was registered; numbers of before and after would not compare."""
 
 
 class AgentError(DeviceError):
@@ -91,6 +102,10 @@ class LibraryFailed(AgentError):
 
 class LoadFailed(LibraryFailed):
     """A library that cannot be loaded, or fails its self-test."""
+
+
+class LibraryMissing(LoadFailed):
+    """A library whose file is not on the device, or was torn by a loss of power: it can be put again."""
 
 
 class RunFailed(LibraryFailed):

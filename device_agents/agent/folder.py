@@ -34,6 +34,10 @@ class LibraryRefused(Exception):  # noqa: N818
     """A library that cannot be loaded; the text says why."""
 
 
+class LibraryMissing(LibraryRefused):
+    """A library whose file is not here, or not whole."""
+
+
 class Taken(Exception):  # noqa: N818
     """Another agent holds the folder; the text says for whom."""
 
@@ -102,7 +106,8 @@ class Folder:
         """Path of a library whose bytes have its digest; notes that it is used.
 
         Raises:
-            LibraryRefused: the file is missing, torn, or no plain file.
+            LibraryMissing: the file is missing or torn.
+            LibraryRefused: it is no plain file.
         """
         path = os.path.join(self.path, library + SUFFIX)
         try:
@@ -112,10 +117,10 @@ class Folder:
             if self._checked.get(library) != status.st_mtime_ns:
                 if file_digest(path) != library:
                     os.unlink(path)
-                    raise LibraryRefused("its file was torn and is removed: put it again")
+                    raise LibraryMissing("its file was torn and is removed: put it again")
                 self._checked[library] = status.st_mtime_ns
         except OSError as error:
-            raise LibraryRefused(f"its file is not on the device ({error.strerror}): put it first") from error
+            raise LibraryMissing(f"its file is not on the device ({error.strerror}): put it first") from error
         self._note_use(path, status.st_mtime_ns)
         return path
 

@@ -9,25 +9,32 @@ from device_agents.agent.children import Child, ChildFailed
 
 Progress = Callable[[int, int], None]
 
+#: Readings of the reference kernel that differ by no more stand at one level.
+STEADY_WITHIN = 0.01
+
 
 class Settings(NamedTuple):
     """How to measure.
 
     Attributes:
-        blocks: blocks of each job.
+        blocks: most blocks of each job.
+        steady_blocks: a job is done after so many blocks in a row with the reference kernel at one level; 0 for never.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         warmup_ms_max: longest warm-up of one job.
         max_s: no block starts later than this after the beginning.
         timeout_s: a process that is silent for longer is ended.
+        load: what the device is put through, as the protocol has it.
     """
 
     blocks: int
+    steady_blocks: int
     calls_min: int
     block_ms_min: float
     warmup_ms_max: float
     max_s: float
     timeout_s: float
+    load: dict[str, Any]
 
 
 class Measuring:
@@ -38,6 +45,7 @@ class Measuring:
         children: the processes of these handles.
         settings: how to measure.
         progress: called with the blocks done (warm-ups count as one) and their total.
+        look: what the device is doing just now; asked during each block's untimed calls.
 
     Attributes:
         results: for every job ``{"blocks", "warmup_calls", "overhead_ns", "energy_missing", "error"}``; a job that
@@ -45,9 +53,16 @@ class Measuring:
     """
 
     def __init__(
-        self, jobs: list[dict[str, Any]], children: dict[int, Child], settings: Settings, progress: Progress
+        self,
+        jobs: list[dict[str, Any]],
+        children: dict[int, Child],
+        settings: Settings,
+        progress: Progress,
+        look: Callable[[], dict[str, Any]],
     ) -> None:
         self._children = children
+        self._look = look
+        self._began = time.monotonic()
         self._settings = settings
         self._progress = progress
         self._end = time.monotonic() + settings.max_s
@@ -65,7 +80,7 @@ class Measuring:
         for handle in self._places:
             self._warm_up(handle)
         for number in range(self._settings.blocks):
-            if not self._remaining_s():
+            if not self._remaining_s() or not any(map(self._unfinished, self._places)):
                 break
             # Every other round runs backwards, so that no job always follows the same one.
             backwards = number % 2 == 1
@@ -74,10 +89,15 @@ class Measuring:
         for result in self.results:
             if not result["blocks"] and result["error"] is None:
                 result["error"] = f"the time limit of {self._settings.max_s:g} s ran out before its first block"
+        self._progress(self._total, self._total)
         return self.results
 
     def _alive(self, handle: int) -> list[int]:
         return [place for place in self._places[handle] if self.results[place]["error"] is None]
+
+    def _unfinished(self, handle: int) -> list[int]:
+        enough = self._settings.steady_blocks
+        return [place for place in self._alive(handle) if not is_steady(self.results[place]["blocks"], enough)]
 
     def _remaining_s(self) -> float:
         return max(0.0, self._end - time.monotonic())
@@ -93,14 +113,15 @@ class Measuring:
                 "calls_min": self._settings.calls_min,
                 "block_ns_min": self._settings.block_ms_min * 1e6,
                 "budget_s": self._remaining_s(),
+                "load": self._settings.load,
             }
             if self._turn(handle, request, waiting):
                 return
             waiting = self._alive(handle)
 
     def _round(self, handle: int, backwards: bool) -> None:
-        """One block of every job of one process; after a crash the rest of them in a new process."""
-        waiting = self._alive(handle)
+        """One block of every unfinished job of one process; after a crash the rest of them in a new process."""
+        waiting = self._unfinished(handle)
         if backwards:
             waiting.reverse()
         while waiting:
@@ -116,14 +137,17 @@ class Measuring:
         Where it dies, the job that it was at is failed and the process started again for the others.
         """
         child = self._children[handle]
+        state = None
         try:
             child.tell(request)
+            if request["do"] == "round" and self._settings.load["busy_ms"]:
+                state = dict(self._look(), elapsed_s=time.monotonic() - self._began)
             while True:
                 line, _ = child.hear(self._settings.timeout_s)
                 if "done" in line:
                     return True
                 waiting.remove(line["job"])
-                self._note(line)
+                self._note(line, state)
         except ChildFailed as failure:
             for place in waiting[:1]:
                 self.results[place]["error"] = str(failure)
@@ -139,11 +163,19 @@ class Measuring:
             for place in alive:
                 self.results[place]["error"] = str(failure)
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def _note(self, line: dict[str, Any], state: dict[str, Any] | None) -> None:
         result = self.results[line.pop("job")]
         if "ns" in line:
-            result["blocks"].append(line)
+            result["blocks"].append(dict(line, state=state))
         else:
             result.update(line)
         self._done += 1
         self._progress(min(self._done, self._total), self._total)
+
+
+def is_steady(blocks: list[dict[str, Any]], enough: int) -> bool:
+    """Whether the reference kernel stood at one level during the last ``enough`` blocks; 0 is never enough."""
+    if not 0 < enough <= len(blocks):
+        return False
+    readings = [block[side] for block in blocks[-enough:] for side in ("before_ns", "after_ns")]
+    return bool(max(readings) <= min(readings) * (1 + STEADY_WITHIN))

@@ -254,7 +254,9 @@ def link(text: str, objects: Sequence[Path], out: Path, target: CpuTarget) -> No
     Raises:
         CompileError: the C compiler is missing or refuses.
     """
-    c_code.build(text, ["-O1", *toolchain.LIBRARY_OPTIONS], objects, out, target)
+    # Of one thread it is a list of calls, and looking for something to optimize would take longer than the rest.
+    level = "-O0" if target.threads == 1 else "-O1"
+    c_code.build(text, [level, *toolchain.LIBRARY_OPTIONS], objects, out, target)
 
 
 def linked_kernels(usages: Iterable[Usage]) -> list[Kernel]:

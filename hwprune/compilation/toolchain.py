@@ -16,7 +16,7 @@ from hwprune.errors import CompileError
 LIBRARY_OPTIONS = ("-shared", "-s", "-nostdlib", "-Wl,--build-id=none", "-Wl,-z,noexecstack")
 
 #: Of code that needs no header of a C library and calls nothing but what its text names: distributions switch on more.
-CODE_OPTIONS = ("-fPIC", "-ffreestanding", "-fbuiltin", "-fno-stack-protector", "-U_FORTIFY_SOURCE")
+CODE_OPTIONS = ("-pipe", "-fPIC", "-ffreestanding", "-fbuiltin", "-fno-stack-protector", "-U_FORTIFY_SOURCE")
 
 
 def code_options(arch: str) -> list[str]:

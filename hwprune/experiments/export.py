@@ -23,8 +23,8 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import RunConfig
 from hwprune.errors import CompileError, ConfigError, RunError, UnknownNameError
-from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.members import members_of
 from hwprune.experiments.points import PointFiles
 from hwprune.experiments.provenance import RunFolder, write_text
 from hwprune.experiments.workbench import Workbench
@@ -81,7 +81,7 @@ def export(run_folder: Path, point: str, out_folder: Path, home: Home) -> Export
     if point not in files.ids():
         raise UnknownNameError("point", point, files.ids())
     config = RunConfig.load(run.path / "config.yaml")
-    device = find(home, config.device)
+    device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
     plan = files.plan(point)
     module = bench.slicer.cut(plan)
@@ -91,7 +91,7 @@ def export(run_folder: Path, point: str, out_folder: Path, home: Home) -> Export
     with tempfile.TemporaryDirectory() as draft_name:
         draft = Path(draft_name)
         difference, runner = _write_onnx(module, bench.example_input, draft / f"{point}.onnx")
-        training.save_weights(module, draft / "weights.safetensors")
+        training.save_weights(module, draft / "weights.safetensors", sparse=plan.mask is not None)
         write_text(draft / "plan.json", json.dumps(_description(bench, plan), indent=1))
         library = Compiler(CpuTarget.from_dict(device.target, device.threads), home.path).network(bench.graph, module)
         shutil.copyfile(library.path, draft / f"{point}.so")

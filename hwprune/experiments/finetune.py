@@ -64,10 +64,12 @@ def _here(bench: Workbench, files: PointFiles, rows: Sequence[FrontRow], steps: 
     """Train points one after the other in this process."""
     problem = bench.problem
     for row in rows:
-        module = bench.slicer.cut(files.plan(row.id))
+        plan = files.plan(row.id)
+        module = bench.slicer.cut(plan)
         training.load_weights(module, files.weights(row.id))
-        training.finetune(module, bench.task, settings(problem), teacher=bench.dense, progress=_told(steps, row.id))
-        yield tuning.tuned(module.eval(), bench.task, problem.evaluation.val_images)
+        with training.held_zeros(module, bench.slicer.weight_masks(plan)):
+            training.finetune(module, bench.task, settings(problem), teacher=bench.dense, progress=_told(steps, row.id))
+        yield tuning.tuned(module.eval(), plan, bench.task, problem.evaluation.val_images)
 
 
 def _by_crew(

@@ -17,10 +17,10 @@ from device_agents.errors import (
     LoginRefused,
     Unreachable,
 )
-from device_agents.registry import FINGERPRINT_FACTS, Device
+from device_agents.registry import Device
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
-from hwprune.experiments.devices import agent_of, check_libc
+from hwprune.experiments.devices import agent_of, changed_facts, check_libc
 from hwprune.experiments.home import Home
 from hwprune.measurement.lease import lease
 from hwprune.measurement.readiness import throttling
@@ -144,10 +144,10 @@ def _library_row(home: Home, device: Device, client: AgentClient) -> CheckRow:
 def _fingerprint_row(device: Device, description: dict[str, Any]) -> CheckRow:
     if not device.description:
         return CheckRow("fingerprint", False, "none", f"'hwprune device remove {device.name}', then add it again")
-    fresh = device.model_copy(update={"description": description})
-    if fresh.fingerprint == device.fingerprint:
+    changed = changed_facts(device, description)
+    if not changed:
         return CheckRow("fingerprint", True, device.fingerprint[:12])
-    changed = [fact for fact in FINGERPRINT_FACTS if description.get(fact) != device.description.get(fact)]
+    fresh = device.model_copy(update={"description": description})
     return CheckRow(
         "fingerprint",
         False,

@@ -19,6 +19,7 @@ from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Evaluation, Front, FrontRow, Measurement
+from hwprune.scenario import Scenario
 from hwprune.search.archive import Archive
 from latency_models.network_model import LatencyModel
 
@@ -50,7 +51,7 @@ def measure_front(
         for plan in plans:
             modules.append(bench.inherit(plan))
             steps.advance()
-    measurements = session.measure_final(bench, modules, model, console)
+    measurements = session.measure_final(bench, modules, model, console, Scenario.parse(config.scenario))
     metrics = _metrics(bench, plans, found, judge, console)
     rows = _rows(bench, model, plans, metrics, measurements)
     good = [row for row in rows if row is not None and row.trust != "C"]
@@ -134,6 +135,7 @@ def _rows(
 def _non_dominated(rows: list[FrontRow], bench: Workbench, names: list[str]) -> list[FrontRow]:
     """Rows that no other one beats in all objectives, as measured; the dense network stays for comparison."""
     columns = {"latency": "latency_ms", "peak_memory": "planned_memory_bytes", "macs": "macs", "params": "params"}
+    columns["energy"] = "energy_mj"
     total = max(row.params for row in rows)
 
     def value(row: FrontRow, name: str) -> float:

@@ -72,24 +72,29 @@ def pack(origin: Origin, dense: nn.Module, data: Data, folder: Path) -> Parcel:
     mapped.save(data, folder)
     training.save_weights(dense, folder / "dense.safetensors")
     (folder / "origin.pickle").write_bytes(pickle.dumps(origin))
-    told = f"{data.digest} {training.weights_digest(dense)}".encode() + (folder / "origin.pickle").read_bytes()
-    return Parcel(hashlib.sha256(told).hexdigest(), folder)
+    content = f"{data.digest} {training.weights_digest(dense)}".encode() + (folder / "origin.pickle").read_bytes()
+    return Parcel(hashlib.sha256(content).hexdigest(), folder)
 
 
 def tune(parcel: Parcel, plan: PruningPlan, weights: bytes, settings: training.TrainingSettings) -> Tuned:
     """Train a point on, the dense network being its teacher."""
     origin, dense, task = _opened(parcel)
-    module = Slicer(dense, origin.groups).cut(plan)
-    module.load_state_dict(safetensors.torch.load(weights))
-    training.finetune(module, task, settings, teacher=dense)
-    return tuned(module.eval(), task, origin.val_images)
+    slicer = Slicer(dense, origin.groups)
+    module = slicer.cut(plan)
+    with tempfile.TemporaryDirectory(prefix="hwprune-") as scratch:
+        path = Path(scratch) / "weights.safetensors"
+        path.write_bytes(weights)
+        training.load_weights(module, path)
+    with training.held_zeros(module, slicer.weight_masks(plan)):
+        training.finetune(module, task, settings, teacher=dense)
+    return tuned(module.eval(), plan, task, origin.val_images)
 
 
-def tuned(module: nn.Module, task: Task, val_images: int | None) -> Tuned:
+def tuned(module: nn.Module, plan: PruningPlan, task: Task, val_images: int | None) -> Tuned:
     """What there is to keep of a trained point."""
     with tempfile.TemporaryDirectory(prefix="hwprune-") as scratch:
         path = Path(scratch) / "weights.safetensors"
-        training.save_weights(module, path)
+        training.save_weights(module, path, sparse=plan.mask is not None)
         weights = path.read_bytes()
     return Tuned(weights, task.evaluate(module, "val", limit=val_images), task.evaluate(module, "test"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -40,6 +41,9 @@ from latency_models.shapes import NetworkShapes
 
 IntArray = npt.NDArray[np.int64]
 Widths = Sequence[int] | IntArray
+
+#: Sets of trained weights that are kept in memory where they are in files, too.
+ADOPTED_MAX = 8
 
 #: Training images that importance criteria with gradients look at.
 _CRITERION_IMAGES = 512
@@ -128,7 +132,8 @@ class Workbench:
     @functools.cached_property
     def graph(self) -> Graph:
         """The dense network's fused graph."""
-        return trace(self.dense, self.example_input, self.target)
+        graph = trace(self.dense, self.example_input, self.target)
+        return dataclasses.replace(graph, sparse=self.problem.pruning.sparse_kernels)
 
     @functools.cached_property
     def arithmetic(self) -> ShapeArithmetic:
@@ -190,6 +195,10 @@ class Workbench:
             raise self._not_kept(plan.weights)
         return self._adopted[plan.weights].cut(plan)
 
+    def copy(self) -> nn.Module:
+        """A copy of the dense network, to be trained."""
+        return copy.deepcopy(self.dense)
+
     def _not_kept(self, weights: str) -> WeightsError:
         where = f"the weights {weights[:12]} that a network inherits are not in {self.weights_folder}"
         return WeightsError(f"{where}: start the search again")
@@ -200,7 +209,7 @@ class Workbench:
         if digest not in self._adopted:
             if self.weights_folder is not None:
                 training.save_weights(module, self.weights_folder / f"{digest}.safetensors")
-            self._adopted[digest] = Slicer(module, self.groups)
+            self._hold(digest, module)
         return digest
 
     def adopted(self, weights: str) -> nn.Module | None:
@@ -211,8 +220,14 @@ class Workbench:
                 return None
             module = copy.deepcopy(self.dense)
             training.load_weights(module, path)
-            self._adopted[weights] = Slicer(module.eval(), self.groups)
+            self._hold(weights, module)
         return self._adopted[weights].module
+
+    def _hold(self, weights: str, module: nn.Module) -> None:
+        """Keep adopted weights in memory; the oldest go where they are in files, too."""
+        self._adopted[weights] = Slicer(module.eval(), self.groups)
+        if self.weights_folder is not None and len(self._adopted) > ADOPTED_MAX:
+            del self._adopted[next(iter(self._adopted))]
 
     @property
     def dtype(self) -> torch.dtype | None:

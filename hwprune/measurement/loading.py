@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from device_agents.client import AgentClient, Loaded, SelfTest
-from device_agents.errors import LoadFailed
+from device_agents.errors import LibraryMissing, LoadFailed
 from hwprune.records import Artifact
 
 
@@ -52,10 +53,15 @@ def load(
         AgentError: the device does not answer, or the library cannot be written there.
     """
     client.put(artifact.path, artifact.sha256)
+    start = functools.partial(client.load, artifact.sha256, cores=cores, self_test=self_test, timeout_s=timeout_s)
     library = LoadedLibrary()
     try:
         for _ in range(processes):
-            process = client.load(artifact.sha256, cores=cores, self_test=self_test, timeout_s=timeout_s)
+            try:
+                process = start()
+            except LibraryMissing:  # a board that lost its power keeps names of files whose bytes it never wrote
+                client.put(artifact.path, artifact.sha256)
+                process = start()
             library.processes.append(process)
     except LoadFailed as error:
         unload(client, library)

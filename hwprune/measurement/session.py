@@ -6,16 +6,15 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from device_agents.client import AgentClient, Block, TimingRequest, TimingResult
+from device_agents.client import NO_LOAD, AgentClient, Block, Load, TimingRequest, TimingResult
+from device_agents.results import energy_of_call_mj
 from hwprune.measurement.readiness import busy_cores, quiet_cores
 from hwprune.measurement.trust import Grade, grade, is_doubtful, reference_level_ms
 
 #: Called with what is done and the total.
 Progress = Callable[[int, int], None]
-
-#: A request is granted so much time for each of its processes or kernels; blocks that do not fit in are left out.
-_REQUEST_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -23,20 +22,26 @@ class Settings:
     """How long to measure, and how often to try again.
 
     Attributes:
-        blocks: blocks of each process in one go.
+        blocks: most blocks of each process in one go.
+        steady_blocks: a process has enough after so many in a row while the device stood still; 0 for never.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         repeats_max: how often blocks are added to earn the grade B.
         repeat_s: measuring time after which no more are added.
         timeout_s: a process that is silent for longer is ended.
+        request_s: a process or kernel is granted so much time in one go; blocks that do not fit in are left out.
+        load: what the device is put through meanwhile.
     """
 
     blocks: int = 10
+    steady_blocks: int = 0
     calls_min: int = 5
     block_ms_min: float = 10.0
     repeats_max: int = 5
     repeat_s: float = 30.0
     timeout_s: float = 30.0
+    request_s: float = 10.0
+    load: Load = NO_LOAD
 
 
 @dataclass
@@ -48,20 +53,24 @@ class Subject:
         blocks: of each process, over all repeats.
         doubtful: blocks of each process that other programs may have slowed.
         overhead_ms: what calling any function costs by itself; part of every value.
+        quiet: blocks of all processes during which other programs rested: their energy is the subject's own.
         repeats: how often blocks were added.
         level_ms: level of the reference kernel when the grade was given.
         grade: what the blocks are worth; None before the first ones.
         error: why it cannot be timed.
+        timeline: moments of a steady load.
     """
 
     requests: Sequence[TimingRequest]
     blocks: list[list[Block]] = field(init=False)
     doubtful: list[list[Block]] = field(init=False)
     overhead_ms: float = 0.0
+    quiet: list[Block] = field(init=False, default_factory=list)
     repeats: int = 0
     level_ms: float = float("nan")
     grade: Grade | None = None
     error: str | None = None
+    timeline: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         self.blocks = [[] for _ in self.requests]
@@ -72,6 +81,11 @@ class Subject:
         if self.error is None:
             self.level_ms = level_ms
             self.grade = grade(self.blocks, level_ms, device_reference_ms=device_reference_ms, doubtful=self.doubtful)
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Energy of one call; None where the device's meter told nothing, or others were busy all the time."""
+        return energy_of_call_mj(self.quiet)
 
     @property
     def is_pending(self) -> bool:
@@ -142,10 +156,12 @@ def _request(
         client.measure(
             requests,
             blocks=settings.blocks,
+            steady_blocks=settings.steady_blocks,
             calls_min=settings.calls_min,
             block_ms_min=settings.block_ms_min,
-            max_s=max(settings.repeat_s, _REQUEST_S * len(requests)),
+            max_s=max(settings.repeat_s, settings.request_s * len(requests)),
             timeout_s=settings.timeout_s,
+            load=settings.load,
             on_progress=progress,
         )
     )
@@ -156,6 +172,7 @@ def _add(subject: Subject, results: Sequence[TimingResult], is_quiet: bool, devi
     for number, result in enumerate(results):
         subject.error = subject.error or result.error
         subject.overhead_ms = max(subject.overhead_ms, result.overhead_ms)
+        subject.quiet += result.blocks if is_quiet else ()
         for block in result.blocks:
             doubtful = is_doubtful(block, is_quiet, device_reference_ms)
             (subject.doubtful if doubtful else subject.blocks)[number].append(block)

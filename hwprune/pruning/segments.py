@@ -7,7 +7,8 @@ behind every block.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,42 @@ class Segments:
             for number in self.calls(member.module)
         )
 
+    def stages(self, groups: Groups) -> list[list[int]]:
+        """Numbers of the groups, put together where their channels have the same height and width."""
+        stages: list[list[int]] = []
+        last: tuple[int, ...] = ()
+        for number, group in enumerate(groups):
+            index = self.producer(group)
+            size = next((place.shape[2:] for place in self.places if place.index >= index), ())
+            if stages and size in ((), last):  # linear layers belong to what comes before them
+                stages[-1].append(number)
+            else:
+                stages.append([number])
+                last = size
+        return stages
+
+    def pixels(self, start: Place | None = None, end: Place | None = None) -> dict[str, int]:
+        """How often the window of every layer with weights is applied to an image, between two places."""
+        first = 0 if start is None else start.index
+        last = len(self._nodes) if end is None else end.index
+        found: dict[str, int] = {}
+        for number, node in enumerate(self._nodes):
+            if not first < number <= last or node.op != "call_module":
+                continue
+            layer = self.module.get_submodule(str(node.target))
+            if is_producer(layer):
+                # A transposed convolution's window moves over its input.
+                source = node.args[0] if getattr(layer, "transposed", False) else node
+                assert isinstance(source, fx.Node)
+                shape = self._shapes[source]
+                times = math.prod(shape[1:-1] if isinstance(layer, nn.Linear) else shape[2:])
+                found[str(node.target)] = found.get(str(node.target), 0) + times
+        return found
+
+    def macs(self, module: nn.Module, start: Place | None = None, end: Place | None = None) -> float:
+        """Multiply-adds of one image between two places, by default of the whole, at the widths of ``module``."""
+        return macs(module, self.pixels(start, end))
+
     def part(self, start: Place, end: Place, module: nn.Module | None = None) -> fx.GraphModule:
         """What computes the tensor at ``end`` from the one at ``start``; layers are shared with ``module``.
 
@@ -105,14 +142,24 @@ class Segments:
         """
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {self._nodes[start.index]: graph.placeholder("x")}
+
+        def lies_inside(node: fx.Node) -> bool:
+            return start.index < self._number.get(node, -1) <= end.index
+
         for node in self._graph.nodes:
-            if node.op == "get_attr" or start.index < self._number.get(node, -1) <= end.index:
+            if lies_inside(node) or (node.op == "get_attr" and any(map(lies_inside, node.users))):
                 copies[node] = graph.node_copy(node, lambda argument: copies[argument])
         graph.output(copies[self._nodes[end.index]])
-        graph.eliminate_dead_code()
         part = fx.GraphModule(self.module if module is None else module, graph)
         part.train((self.module if module is None else module).training)
         return part
+
+
+def macs(module: nn.Module, pixels: Mapping[str, int]) -> float:
+    """Multiply-adds of one image in the layers that ``pixels`` names, at the widths of ``module``."""
+    return float(
+        sum(module.get_submodule(name).get_parameter("weight").numel() * times for name, times in pixels.items())
+    )
 
 
 def groups_within(part: nn.Module, groups: Groups) -> Groups:

@@ -67,7 +67,7 @@ class Slicer:
         """
         cut = _Cut(self._layers, self._containers, self._masks(plan)).module(self.module)
         for name, bits in self.weight_masks(plan).items():
-            cut.get_parameter(name).detach().mul_(torch.from_numpy(bits))
+            cut.get_parameter(name).detach().masked_fill_(torch.from_numpy(~bits), 0.0)
         return cut
 
     def masked(self, plan: PruningPlan) -> nn.Module:
@@ -154,8 +154,9 @@ class Slicer:
                 indices = [np.arange(length) for length in tensor.shape]
                 for axis, side in axes.get(key, {}).items():
                     indices[axis] = kept.get((name, side), indices[axis])
-                grid = torch.meshgrid(*map(torch.from_numpy, indices), indexing="ij") if indices else (...,)
-                tensor.detach()[grid] = getattr(other, key).detach()
+                # Indices that are broadcast, not a grid: a layer has millions of weights.
+                places = tuple(map(torch.from_numpy, np.ix_(*indices))) if indices else (...,)
+                tensor.detach()[places] = getattr(other, key).detach()
         return pasted
 
     def parameter_counts(self, widths: ArrayLike) -> NDArray[np.int64]:

@@ -44,6 +44,10 @@ COLUMNS = (
     "widths",
     "plan_key",
     "artifact",
+    "energy_mj",
+    "scenario",
+    "boards",
+    "simulated",
 )
 
 

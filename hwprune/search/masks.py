@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from hwprune.errors import ConfigError
 from hwprune.pruning.plan import PruningPlan
 from hwprune.search.network import PrunableNetwork
 
@@ -21,6 +22,25 @@ Importance = Literal["magnitude_rank", "taylor", "uniform"]
 
 #: Training images that the gradients of ``taylor`` are taken on.
 _TAYLOR_IMAGES = 512
+
+#: Bins of importance that the number of kept bits is predicted with.
+HISTOGRAM_BINS = 1024
+
+
+def check_latency(wanted: Iterable[str], *, is_measured: bool) -> None:
+    """Refuse a latency that nobody measures: the device's model knows widths.
+
+    Args:
+        wanted: objectives that are minimized or bounded.
+        is_measured: whether candidates' latencies are.
+
+    Raises:
+        ConfigError: it is wanted, and not measured.
+    """
+    if "latency" in wanted and not is_measured:
+        raise ConfigError(
+            "no model predicts the latency of single weights: --set latency_source=device, or minimize=published"
+        )
 
 
 class MaskSpace:
@@ -67,23 +87,29 @@ class MaskSpace:
     @functools.cached_property
     def _ranks(self) -> FloatRow:
         """``(size,)`` rank of every weight's magnitude in its piece, in (0, 1]."""
-        return _ranks(np.abs(self._layout.row(self._network.dense)), self._lengths)
+        return _ranks(self.magnitudes, self._lengths)
+
+    @property
+    def magnitudes(self) -> FloatRow:
+        """``(size,)`` absolute values of the dense network's weights."""
+        return np.abs(self._layout.row(self._network.dense))
 
     def decode(self, quantiles: FloatArray) -> Bits:
         """``(size,)`` weights that lie above ``(n_var,)`` thresholds, each given as a quantile in [0, 1)."""
         return np.asarray(self._ranks > np.repeat(quantiles.astype(np.float32), self._lengths))
 
     def importance(self, kind: Importance) -> FloatRow:
-        """``(size,)`` importance of every weight in (0, 1]: its rank inside its layer by magnitude or ``taylor``.
+        """``(size,)`` importance of every weight in (0, 1].
 
-        ``uniform`` makes all weights alike, for comparison.
+        Args:
+            kind: ``magnitude_rank`` for the rank of its magnitude inside its layer; ``taylor`` for the rank among all
+                weights of what the loss is expected to change by without it; ``uniform`` makes all weights alike.
         """
         if kind == "uniform":
             return np.full(self.size, 0.5, np.float32)
-        values = self._layout.row(self._network.dense)
         if kind == "taylor":
-            values = values * self._gradient()
-        return _ranks(np.abs(values), np.diff(self._layout.starts))
+            return _ranks(self.magnitudes * self._gradients(), [self.size])
+        return _ranks(self.magnitudes, np.diff(self._layout.starts))
 
     def plan(self, bits: Bits) -> PruningPlan:
         """The plan that keeps the weights of ``(size,)`` bits."""
@@ -92,16 +118,16 @@ class MaskSpace:
         kept = self._occupied(bits) if self.removes_empty else self._dense.kept
         return PruningPlan(kept, self._layout.pack(bits))
 
-    def _gradient(self) -> FloatRow:
-        """``(size,)`` gradient of the loss by every weight, on a few training images."""
+    def _gradients(self) -> FloatRow:
+        """``(size,)`` sizes of the loss's gradient by every weight, mean over a few training batches."""
         network = self._network
-        module = network.inherit(self._dense).requires_grad_()
+        module = network.copy().requires_grad_()
         weights = [module.get_parameter(name) for name in self._layout.names]
         total = np.zeros(self.size, np.float32)
         for batch in network.task.batches("train", 64, shuffle_seed=network.seed, limit=_TAYLOR_IMAGES):
             loss = network.task.loss(network.task.forward(module, batch), batch)
             gradients = torch.autograd.grad(loss, weights)
-            total += torch.cat([gradient.flatten() for gradient in gradients]).numpy()
+            total += torch.cat([gradient.flatten() for gradient in gradients]).abs().numpy()
         return total
 
     def _occupied(self, bits: Bits) -> tuple[tuple[int, ...], ...]:
@@ -163,10 +189,11 @@ class Corridor:
         is what is wanted.
         """
         wanted = np.clip(np.linspace(*self._ends, n), 0.5, len(self) - 0.5)
-        return [
-            np.packbits(random_state.random(len(self), np.float32) < self._probabilities(kept, temperature))
-            for kept in wanted
-        ]
+        sampled = []
+        for kept in wanted:
+            likelihood = _sigmoid((self.importance - self._centre(kept, temperature)) / temperature)
+            sampled.append(np.packbits(random_state.random(len(self), np.float32) < likelihood))
+        return sampled
 
     def cross(
         self, one: Packed, other: Packed, beta: float, p_clip: float, random_state: np.random.Generator
@@ -196,15 +223,25 @@ class Corridor:
     def _unpack(self, packed: Packed) -> Bits:
         return np.unpackbits(packed, count=len(self)).view(np.bool_)
 
-    def _probabilities(self, kept: float, temperature: float) -> FloatRow:
-        """``(n,)`` probabilities that sum to ``kept``."""
+    @functools.cached_property
+    def _histogram(self) -> tuple[FloatArray, FloatArray]:
+        """How many free bits have which importance: enough to find a centre by, and quick for a million bits."""
+        counts, edges = np.histogram(self.importance, HISTOGRAM_BINS, (0.0, 1.0))
+        return counts.astype(np.float64), (edges[1:] + edges[:-1]) / 2
+
+    def _centre(self, kept: float, temperature: float) -> float:
+        """Importance at which a bit is kept every second time, if ``kept`` bits are expected in all."""
+        counts, importance = self._histogram
         low, high = -20 * temperature, 1 + 20 * temperature
-        probabilities = self.importance
-        for _ in range(40):
+        for _ in range(60):
             middle = (low + high) / 2
-            probabilities = 1 / (1 + np.exp(np.clip((middle - self.importance) / temperature, -80, 80)))
-            low, high = (middle, high) if probabilities.sum(dtype=np.float64) > kept else (low, middle)
-        return probabilities
+            expected = counts @ _sigmoid((importance - middle) / temperature)
+            low, high = (middle, high) if expected > kept else (low, middle)
+        return (low + high) / 2
+
+
+def _sigmoid(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(1 / (1 + np.exp(np.clip(-x, -80, 80))))
 
 
 def _ranks(values: FloatRow, lengths: Sequence[int] | npt.NDArray[np.int64]) -> FloatRow:

@@ -74,6 +74,10 @@ class PrunableNetwork(Protocol):
         """Multiply-adds of one image."""
         ...
 
+    def copy(self) -> nn.Module:
+        """A copy of the dense network, to be trained."""
+        ...
+
     def adopt(self, module: nn.Module) -> str:
         """Keep further trained weights of the dense network's shapes; their digest."""
         ...

@@ -47,7 +47,8 @@ class Commands:
                 **os.environ,
                 "HWPRUNE_HOME": str(self.folder / "home"),
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": str(Path(__file__).parent),  # of user_code.py
+                # Of user_code.py, and of the checkout that is tested where another one is installed.
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -112,3 +113,9 @@ def profile(hwprune: Commands) -> dict[str, Any]:
         pytest.skip(f"this machine is too busy to measure anything: {ended.stderr.splitlines()[-1]}")
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="session")
+def run(hwprune: Commands, profile: dict[str, Any]) -> Path:
+    """Folder of a finished search of the digits problem by HAMP: it measures for a minute, so all tests share it."""
+    return hwprune.search("digits.yaml", "--method", "hamp", "--budget", 14)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from user_code import branching
 
@@ -72,7 +73,7 @@ def folder(hwprune, tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments):
+def invoke(*arguments):
     return CliRunner().invoke(root, [str(argument) for argument in arguments])
 
 
@@ -99,7 +100,7 @@ def test_a_search_is_refused(folder, changes, exit_code, said):
     problem = [] if changes[0].endswith(".yaml") else ["good.yaml"]
     before = files_of(folder)
     for command in (["search"], ["search", "--dry-run"]):
-        assert_refused(run(*command, *problem, *changes, "--json"), exit_code, said)
+        assert_refused(invoke(*command, *problem, *changes, "--json"), exit_code, said)
     assert not (folder / "runs").exists()
     assert not [path for path in files_of(folder) if path not in before and "models" in path.parts]
     assert not list(folder.rglob("*.part"))
@@ -109,7 +110,7 @@ def test_a_network_that_cannot_be_traced_is_refused(folder):
     save_weights(branching(), folder / "branching.safetensors")
     changes = ["--set", "network=user_code:branching", "--set", "weights=branching.safetensors"]
     for command in (["search"], ["search", "--dry-run"], ["device", "profile", "local"]):
-        assert_refused(run(*command, "good.yaml", *changes, "--json"), 2, ["cannot be traced"])
+        assert_refused(invoke(*command, "good.yaml", *changes, "--json"), 2, ["cannot be traced"])
     assert not (folder / "runs").exists()
 
 
@@ -117,7 +118,7 @@ def test_an_unknown_key_of_a_file_is_named_with_its_line(folder):
     (folder / "bad.yaml").write_text(GOOD.replace("budget", "bugdet"))
     for command in ("search", "train", "config"):
         arguments = ["check"] if command == "config" else []
-        assert_refused(run(command, *arguments, "bad.yaml", "--json"), 2, ["bad.yaml", "'bugdet'", "'budget'"])
+        assert_refused(invoke(command, *arguments, "bad.yaml", "--json"), 2, ["bad.yaml", "'bugdet'", "'budget'"])
     assert not (folder / "bad.safetensors").exists()
 
 
@@ -133,7 +134,7 @@ def test_a_latency_that_no_network_reaches_is_refused(hwprune, profile, folder):
 
 
 def test_a_latency_bound_is_no_error_in_a_dry_run_before_the_device_is_profiled(folder):
-    result = run("search", "good.yaml", "--dry-run", "--set", 'constraints={latency_ms: "<= 0.1"}', "--json")
+    result = invoke("search", "good.yaml", "--dry-run", "--set", 'constraints={latency_ms: "<= 0.1"}', "--json")
     assert result.exit_code == 0, result.stderr
     assert not json.loads(result.stdout)["profiled"]
 
@@ -144,25 +145,34 @@ def test_training_refuses_what_it_cannot_use_and_writes_no_weights(folder):
         (["--set", "data.channels=1", "--set", "network=user_code:branching"], ["shape"]),
         (["--set", "data={name: 'user_code:squares', broken: true}"], ["(3, 16, 16)"]),
     ):
-        assert_refused(run("train", "good.yaml", "--out", "new.safetensors", *changes, "--json"), 2, said)
+        assert_refused(invoke("train", "good.yaml", "--out", "new.safetensors", *changes, "--json"), 2, said)
     assert not list(folder.glob("new*"))
 
 
 def test_a_store_that_is_none_is_refused(folder):
     (folder / "home" / "store.db").write_bytes(b"this is no database" * 100)
     for command in (["search", "good.yaml"], ["device", "profile", "local", "good.yaml"], ["store", "info"]):
-        assert_refused(run(*command, "--json"), 1, ["store.db", "move it away"])
+        assert_refused(invoke(*command, "--json"), 1, ["store.db", "move it away"])
     assert not (folder / "runs").exists()
     assert (folder / "home" / "store.db").read_bytes().startswith(b"this is no database")
+
+
+def test_a_device_that_is_no_longer_what_was_registered_is_refused(folder):
+    entry = folder / "home" / "devices" / "local.yaml"
+    fields = yaml.safe_load(entry.read_text())
+    entry.write_text(yaml.safe_dump({**fields, "description": {**fields["description"], "kernel": "2.6.32"}}))
+    for command in (["search", "good.yaml"], ["device", "profile", "local", "good.yaml"]):
+        assert_refused(invoke(*command, "--json"), 3, ["(kernel)", "'hwprune device remove local'"])
+    assert not (folder / "runs").exists()
 
 
 def test_a_missing_compiler_is_told_before_anything_is_done(folder, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
     monkeypatch.delenv("CC", raising=False)
     for command in (["search", "good.yaml"], ["device", "profile", "local", "good.yaml"]):
-        assert_refused(run(*command, "--json"), 1, ["no C compiler found", "apt install gcc"])
+        assert_refused(invoke(*command, "--json"), 1, ["no C compiler found", "apt install gcc"])
     assert not (folder / "runs").exists()
-    checked = run("device", "check", "local", "--json")
+    checked = invoke("device", "check", "local", "--json")
     assert checked.exit_code == 3
     assert [row["what"] for row in json.loads(checked.stdout) if not row["ok"]].count("C compiler") == 1
 
@@ -172,20 +182,17 @@ def test_a_folder_that_is_no_run_is_refused(folder, command):
     (folder / "empty").mkdir()
     for name in ("empty", "nowhere"):
         arguments = {"export": ["export", name, "--point", "p00"], "resume": ["search", "--resume", name]}
-        assert_refused(run(*arguments.get(command, [command, name]), "--json"), 1, [name, "is not a run"])
+        assert_refused(invoke(*arguments.get(command, [command, name]), "--json"), 1, [name, "is not a run"])
     assert not list((folder / "empty").iterdir())
 
 
-def test_an_unknown_point_is_refused(hwprune, profile):
-    run_folder = hwprune.search(
-        "digits.yaml", "--method", "uniform", "--budget", 4, "--set", "objectives=[error, params]", runs="runs-points"
-    )
+def test_an_unknown_point_is_refused(hwprune, run):
     for command in ("export", "finetune"):
-        ended = hwprune(command, run_folder, "--point", "p99", "--json")
+        ended = hwprune(command, run, "--point", "p99", "--json")
         assert ended.returncode == 2
         assert json.loads(ended.stdout)["error"]["kind"] == "unknown_name"
         assert "unknown point 'p99'" in ended.stderr.splitlines()[-1]
-    assert not (run_folder / "export").exists()
+    assert not (run / "export").exists()
 
 
 @pytest.fixture
@@ -193,13 +200,13 @@ def tiny_disk(tmp_path):
     """A folder on a disk of 256 KiB."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
+    mounted = shutil.which("mount") and subprocess.invoke(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
     )
     if not mounted or mounted.returncode:
         pytest.skip("a full disk needs the right to mount one")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.invoke(["umount", folder], check=True)
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_written_run(hwprune, profile, tiny_disk):

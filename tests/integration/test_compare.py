@@ -16,7 +16,7 @@ UNTRUSTED = 4
 
 
 @pytest.fixture(scope="module")
-def runs(hwprune, profile):
+def runs(hwprune, run):
     """Runs on ``local`` and on ``other``, which is pinned to another core."""
     (core,) = hwprune.json("device", "show", "local")["cores"]
     usable = hwprune.json("device", "add", "other")["description"]["usable_cores"]
@@ -32,10 +32,7 @@ def runs(hwprune, profile):
     else:
         pytest.skip("this machine is too busy to measure anything")
     assert ended.returncode == 0, ended.stderr
-    return [
-        hwprune.search("digits.yaml", "--device", name, "--method", method, runs=f"runs-compare-{name}")
-        for name, method in (("local", "uniform"), ("other", "random"))
-    ]
+    return [run, hwprune.search("digits.yaml", "--device", "other", "--method", "nsga2", runs="runs-other")]
 
 
 @pytest.fixture(scope="module")

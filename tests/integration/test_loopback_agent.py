@@ -20,6 +20,7 @@ from device_agents.errors import (
     AgentLost,
     AgentTimeout,
     DeviceBusy,
+    LibraryMissing,
     LoadFailed,
     RequestRefused,
     RunFailed,
@@ -188,6 +189,18 @@ def test_processes_are_timed_in_interleaved_blocks(client, load):
             assert min(*block.values_ms, block.reference_before_ms, block.reference_after_ms) > 0
 
 
+def test_a_job_ends_after_enough_steady_blocks_and_never_before(client, load):
+    handle = load().handle
+    settings = {**QUICK, "blocks": 400, "block_ms_min": 0.05}
+    (result,) = client.measure([TimingRequest(handle)], steady_blocks=3, **settings)
+    assert 3 <= len(result.blocks) < 400
+    *_, last = result.blocks
+    readings = [
+        reading for block in result.blocks[-3:] for reading in (block.reference_before_ms, last.reference_after_ms)
+    ]
+    assert max(readings) <= min(readings) * 1.01
+
+
 @pytest.mark.measures
 def test_longer_work_takes_longer(client, load):
     handle = load("KERNELS").handle
@@ -290,7 +303,7 @@ def test_a_torn_library_is_refused_and_can_be_put_again(client, build, tmp_path)
     path, digest = build()
     (tmp_path / "torn.so").write_bytes(path.read_bytes()[:100])
     client.put(tmp_path / "torn.so", digest)
-    with pytest.raises(LoadFailed, match="torn and is removed: put it again"):
+    with pytest.raises(LibraryMissing, match="torn and is removed: put it again"):
         client.load(digest)
     client.put(path, digest)
     assert client.load(digest, self_test=SELF_TEST).handle

@@ -29,15 +29,26 @@ def build(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     return method
 
 
-def objectives(name: str, settings: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
+def objectives(
+    name: str, settings: Mapping[str, Any], wanted: Sequence[str], bounded: Sequence[str] = (), is_measured: bool = True
+) -> list[str]:
     """What a method minimizes under these settings: its paper's pair, or ``wanted``, the problem's own.
+
+    Args:
+        name: of the method.
+        settings: of the method.
+        wanted: the problem's objectives.
+        bounded: objectives that the problem constrains.
+        is_measured: whether candidates' latencies are measured, and not predicted.
 
     Raises:
         UnknownNameError: there is no such method, or it has no such setting.
-        ConfigError: a setting has a value that the method cannot use.
+        ConfigError: a setting has a value that the method cannot use, or it cannot solve such a problem.
     """
-    own = parse(plugins.load(__name__, name).Settings, name, settings).objectives
-    return list(wanted if own is None else own)
+    parsed = parse(plugins.load(__name__, name).Settings, name, settings)
+    found = list(wanted if parsed.objectives is None else parsed.objectives)
+    parsed.check((*found, *bounded), is_measured=is_measured)
+    return found
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hwprune.errors import ConfigError, UnknownNameError
 from hwprune.search.archive import Archive
+from hwprune.search.breeding import distinct
 from hwprune.search.evaluation import SearchContext
 from hwprune.search.operators import latin_hypercube
 from hwprune.search.problem import SearchProblem
@@ -45,6 +46,18 @@ class MethodSettings(BaseModel):
     def objectives(self) -> tuple[str, ...] | None:
         """What the method minimizes whatever the problem says; None for the problem's objectives."""
         return None
+
+    def check(self, wanted: Iterable[str], *, is_measured: bool) -> None:
+        """Refuse a problem that the method cannot solve, before anything is loaded.
+
+        Args:
+            wanted: objectives that are minimized or bounded.
+            is_measured: whether candidates' latencies are measured, and not predicted.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        return
 
 
 Settings = TypeVar("Settings", bound=MethodSettings)
@@ -106,8 +119,3 @@ def initial_widths(space: SearchSpace, pop_size: int, random_state: np.random.Ge
         genomes = space.upper * latin_hypercube(missing, space.n_var, random_state)
         chosen = distinct(np.vstack([chosen, space.decode(genomes)]))
     return chosen
-
-
-def distinct(widths: IntArray) -> IntArray:
-    """``(n, G)`` widths without repetition, in the order of their first appearance."""
-    return widths[np.sort(np.unique(widths, axis=0, return_index=True)[1])]

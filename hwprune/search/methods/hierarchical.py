@@ -13,7 +13,8 @@ Choices of this implementation:
     - Both phases are NSGA-II (``fine_moea=moead``: Tchebycheff, in the second).
     - The search of weights runs between two thresholded networks: the densest that loses up to ``heavy_drop_max``
       points and the sparsest that loses up to ``light_drop_max``. What both keep stays, what neither keeps is gone.
-    - Importance is the rank of a weight's magnitude in its layer (``importance=taylor``: of its Taylor expansion).
+    - Importance is the rank of a weight's magnitude in its layer (``importance=taylor``: the rank among all weights of
+      magnitude times gradient, the first-order change of the loss, mean over training batches).
     - The share of bits that mutation flips falls from ``m_max`` to ``m_min``, faster while the front moves and slower
       where it stalls; sparse individuals drop more, dense ones insert more.
     - Weights are inherited and BatchNorm statistics re-estimated; nothing is trained inside the search.
@@ -25,6 +26,7 @@ Choices of this implementation:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -32,11 +34,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from hwprune.errors import ConfigError
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, Packed
+from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, Packed, check_latency
 from hwprune.search.methods.base import MethodSettings, network_of
 from hwprune.search.operators import binary_tournament, polynomial_mutation, simulated_binary_crossover
 from hwprune.search.survival import OPERATORS, feasible_first
@@ -125,6 +126,10 @@ class Settings(MethodSettings):
         """The paper's pair, unless the problem's are wanted."""
         return ("error", "density") if self.minimize == "published" else None
 
+    def check(self, wanted: Iterable[str], *, is_measured: bool) -> None:
+        """Refuse a latency that nobody measures."""
+        check_latency(wanted, is_measured=is_measured)
+
 
 @dataclass(frozen=True)
 class _Thresholded:
@@ -171,10 +176,7 @@ class Hierarchical:
             ConfigError: the problem has no network, or wants a latency that nobody measures.
         """
         problem, settings = context.problem, self.settings
-        if "latency" in {*problem.objectives, *problem.bounds} and problem.measure is None:
-            raise ConfigError(
-                "no model predicts the latency of single weights: --set latency_source=device, or minimize=published"
-            )
+        settings.check((*problem.objectives, *problem.bounds), is_measured=problem.measure is not None)
         self._found = {}
         space = MaskSpace(
             network_of(problem, "hierarchical"),
@@ -226,16 +228,17 @@ class Hierarchical:
         self, context: SearchContext, space: MaskSpace, genomes: FloatArray, generation: int
     ) -> IntArray:
         """Rows of the archive that hold the genomes (step 2)."""
-        rows = []
-        origin = "offspring" if generation else "initial"
-        for genome in genomes:  # one by one: a mask of a million bits need not wait for its turn in memory
-            bits = space.decode(genome)
-            evaluation = context.evaluate_plans([space.plan(bits)], origin, generation)[0]
+        plans, densities = [], []
+        for genome in genomes:
+            bits = space.decode(genome)  # eight times as large as the plan that is made of it
+            plans.append(space.plan(bits))
+            densities.append(float(bits.mean()))
+        evaluations = context.evaluate_plans(plans, "offspring" if generation else "initial", generation)
+        for evaluation, genome, density in zip(evaluations, genomes, densities, strict=True):
             row = context.archive.row(evaluation.plan_key)
             if row is not None:
-                self._found.setdefault(row, _Thresholded(genome, float(bits.mean())))
-                rows.append(row)
-        return np.unique(np.array(rows, np.int64))
+                self._found.setdefault(row, _Thresholded(genome, density))
+        return context.rows(evaluations)
 
     def _breed(self, rows: IntArray, n: int, random_state: np.random.Generator) -> FloatArray:
         """``(n, n_var)`` children of a population that is sorted from best to worst (step 3)."""
@@ -282,8 +285,9 @@ class Hierarchical:
         step = idle = 0
         while idle < IDLE_MAX and (settings.gen_fine is None or step <= n_gen):
             before, spent = set(archive.front_rows()), context.spent
-            for child in children:
-                evaluation = context.evaluate_plans([space.plan(corridor.bits(child))], "fine", generation + step)[0]
+            plans = [space.plan(corridor.bits(child)) for child in children]
+            evaluations = context.evaluate_plans(plans, "fine", generation + step)
+            for evaluation, child in zip(evaluations, children, strict=True):
                 row = archive.row(evaluation.plan_key)
                 if row is not None:
                     population[row] = child

@@ -92,6 +92,18 @@ def test_numbers_at_a_superseded_reference_level_are_made_afresh(measurer: Measu
         assert "now runs at" in said[0]
 
 
+def test_a_library_that_a_power_cut_tore_is_sent_again(measurer: Measurer, compiler, tmp_path: Path) -> None:
+    job = NetworkJob(compiler.network())
+    assert measurer.network(job).error is None
+    there = tmp_path / "agent" / f"{job.artifact.sha256}.so"
+    there.unlink()  # a link to the artifact, which stays whole
+    there.write_bytes(job.artifact.path.read_bytes()[:100])
+    assert measurer.network(job, remeasure=True).error is None
+    assert there.read_bytes() == job.artifact.path.read_bytes()
+    there.unlink()
+    assert measurer.network(job, remeasure=True).error is None
+
+
 def test_a_network_in_two_jobs_is_measured_once(measurer: Measurer, compiler, store: Store) -> None:
     job = NetworkJob(compiler.network())
     first, second = measurer.networks([job, job])

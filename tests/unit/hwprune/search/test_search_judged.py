@@ -158,7 +158,7 @@ def test_who_was_given_up_and_comes_to_the_front_sees_the_whole_split(tmp_path: 
 
 def known_of(*widths: tuple[int, ...], key: str | None = None) -> list[tuple[tuple[int, ...], str, Score]]:
     plans = [WidthPlan(row) for row in widths]
-    metrics = [PROBLEM.accuracy(plan) if len(plan.widths) == 3 else 0.5 for plan in plans]
+    metrics = [PROBLEM.accuracy(plan) if len(plan.widths) == len(DENSE) else 0.5 for plan in plans]
     return [
         (plan.widths, key or plan.key, Score(metric, stored=True)) for plan, metric in zip(plans, metrics, strict=True)
     ]
@@ -173,9 +173,15 @@ def test_recall_takes_over_what_fits_and_costs_nothing() -> None:
     assert (context.spent, len(context.archive), judge.asked) == (0, 2, [])
     context.evaluate(np.array([HALF]), "initial", 0)
     assert (context.spent, context.repeated) == (0, 1)
-    assert context.archive.F[0] == pytest.approx(
-        PROBLEM.predict(np.array([HALF]), np.array([1 - PROBLEM.accuracy(WidthPlan(HALF))]))[0][0]
-    )
+    costs = {name: value.item() for name, value in PROBLEM.cheap(np.array([HALF])).items()}
+    assert recalled[0].objectives == {**costs, "error": pytest.approx(1 - PROBLEM.accuracy(WidthPlan(HALF)))}
+
+
+def test_what_was_recalled_is_recalled_once() -> None:
+    context = context_of(Half(known_of(HALF, THIN)))
+    context.recall()
+    context.recall()
+    assert len(context.archive) == 2
 
 
 def test_a_resumed_search_recalls_what_it_did_when_it_began() -> None:
