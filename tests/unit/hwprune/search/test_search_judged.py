@@ -78,7 +78,7 @@ def test_all_bars_of_a_generation_are_those_before_it() -> None:
 
 def test_evaluations_tell_who_was_given_up_and_fronts_hold_none_of_them() -> None:
     context = context_of(Half())
-    methods.build("hamp").run(context)
+    methods.build("nsga2").run(context)
     partial = [found for found in context.archive.evaluations if found.images is not None]
     assert context.given_up == len(partial) > 0
     assert all(found.images is None for found in context.archive.front())
@@ -97,15 +97,15 @@ class Interrupted(Half):
 
 def test_a_judged_search_goes_on_where_it_was_interrupted_and_ends_the_same(tmp_path: Path) -> None:
     whole = context_of(Half())
-    methods.build("hamp").run(whole)
+    methods.build("nsga2").run(whole)
     journal = Journal(tmp_path / "journal.jsonl")
     with pytest.raises(KeyboardInterrupt):
-        methods.build("hamp").run(context_of(Interrupted(), journal=journal))
+        methods.build("nsga2").run(context_of(Interrupted(), journal=journal))
     journal.close()
     journal = Journal(tmp_path / "journal.jsonl")
     judge = Half()
     resumed = context_of(judge, journal=journal)
-    methods.build("hamp").run(resumed)
+    methods.build("nsga2").run(resumed)
     journal.close()
     assert told(resumed) == told(whole)
     assert len(judge.asked) == 60 - 29
