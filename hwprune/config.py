@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,7 @@ from pydantic import (
     PlainValidator,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from hwprune.errors import ConfigError, UnknownNameError
@@ -91,6 +92,8 @@ class Pruning(Section):
         criterion: importance criterion that ranks the channels of a group.
         protect: patterns of layers (``layer3.*``) that stay whole.
         pruning_ratio_max: largest share of a group that is removed, in [0, 1).
+        sparse_kernels: which convolutions leave out single weights that are zero: those that were measured to get
+            faster by it, all, or none.
     """
 
     prune_residual: bool = False
@@ -98,18 +101,30 @@ class Pruning(Section):
     criterion: str = "l2_norm"
     protect: list[str] = []
     pruning_ratio_max: float = Field(default=0.9, ge=0, lt=1)
+    sparse_kernels: Literal["auto", "always", "never"] = "auto"
 
 
 class Budget(Section):
     """When a search ends: whichever comes first.
 
     Attributes:
-        evaluations: true evaluations (accuracy of distinct candidates on the validation split).
+        evaluations: true evaluations (accuracy of distinct candidates on the validation split); none for no limit.
         minutes: wall time of the search; none for no limit.
+        stop_when_settled: end a search whose hypervolume has grown by less than 0.1 % over the last 100 evaluations.
+        dense_passes: multiply-adds spent on candidates, in passes of the dense network over the validation images; none
+            for as many as ``evaluations`` of the dense network take.
     """
 
-    evaluations: int = Field(default=200, ge=1)
+    evaluations: int | None = Field(default=200, ge=1)
     minutes: float | None = Field(default=None, gt=0)
+    stop_when_settled: bool = True
+    dense_passes: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.evaluations is None and self.minutes is None and self.dense_passes is None:
+            raise ValueError("a number of evaluations or of minutes, found neither")
+        return self
 
 
 class Training(Section):
@@ -172,16 +187,21 @@ class EvaluationSettings(Section):
     """How a candidate's accuracy is taken inside the search.
 
     Attributes:
-        bn_images: training images that BatchNorm statistics are re-estimated on; 0 for none.
+        bn_images: training images that BatchNorm statistics of returned networks are re-estimated on; 0 for none.
+        search_bn_images: how many of them candidates are re-estimated on inside a search.
         val_images: validation images a candidate is judged on; none for all.
         dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the CPU has it in hardware.
         threads: threads of torch, in training too; half the cores of this process unless said.
+        seed: draws the images of BatchNorm and the order of the split: apart from the seed of the search, so that
+            searches with other seeds share accuracies.
     """
 
     bn_images: int = Field(default=1280, ge=0)
+    search_bn_images: int = Field(default=256, ge=1)
     val_images: int | None = Field(default=None, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = Field(default_factory=_threads, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class Problem(Section):
@@ -299,6 +319,24 @@ def load_problem(
         else:
             raise ConfigError(f"--set {key}: {UnknownNameError('key', root, [*keys(Problem), *settings])}")
     return document.validate(Problem), settings
+
+
+def parse_budget(text: str) -> list[str]:
+    """Overrides that ``--budget`` stands for: ``200`` evaluations, ``30min``, ``1.5h``, or both: ``200,30min``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|h)?\s*", part)
+        if match is None or (match.group(2) is None and not match.group(1).isdigit()):
+            raise ConfigError(f"--budget {text!r}: give evaluations (200), minutes (30min), hours (1.5h), or 200,30min")
+        key = "evaluations" if match.group(2) is None else "minutes"
+        value = float(match.group(1)) * (60 if match.group(2) == "h" else 1)
+        found[key] = str(int(value)) if key == "evaluations" else repr(value)
+    # What is not named is no limit: half an hour is not half an hour or the file's 200 evaluations.
+    return [f"budget.{key}={found.get(key, 'null')}" for key in ("evaluations", "minutes")]
 
 
 def load_method_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]:

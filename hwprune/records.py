@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from latency_models.shapes import LayerShape
 
 #: What was measured and how; raise it when the meaning of a measured number changes.
 #: 1: 10th percentile of kept calls, blocks framed by a reference kernel, bootstrap over processes and blocks; given at
@@ -25,10 +27,18 @@ CLOCK_DOUBT = 0.3
 
 Trust = Literal["A", "B", "C"]
 
+#: Standard deviations on either side that hold 95 % of a normal distribution.
+NORMAL_95 = 1.96
+
 
 def digest(data: Mapping[str, Any]) -> str:
     """SHA-256 of plain data; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def network_key(shapes: Sequence[LayerShape]) -> str:
+    """Digest of a network's layers: equal for networks that make the same calls; "" for none."""
+    return digest({"layers": [shape.as_dict() for shape in shapes]}) if shapes else ""
 
 
 #: Latencies of one device whose reference kernel took times further apart are given at different clocks.
@@ -49,23 +59,27 @@ class Artifact:
     Attributes:
         path: where it lies on the host.
         sha256: digest of its bytes, its name in the store and on devices.
-        kind: ``network`` (``network_run``), ``kernels`` (a pack for profiling, ``kernel_run``) or ``resident`` (a
-            network at any widths, ``resident_run``).
+        kind: ``network`` (``network_run``), ``kernels`` (a pack for profiling, ``kernel_run``), ``resident`` (a network
+            at any widths, ``resident_run``) or ``onnx`` (a model for the device's own ONNX Runtime).
         target: what it was compiled for, as text (LLVM's CPU name, features, lanes, threads).
         schedule_version: version of the kernels' schedules.
         description: what the library says of itself (shapes, arena and weight bytes, kernels, fallbacks).
+        shapes: layers that a network's library runs, in the order of its calls; () where it is another kind of library.
     """
 
     path: Path
     sha256: str
-    kind: Literal["network", "kernels", "resident"]
+    kind: Literal["network", "kernels", "resident", "onnx"]
     target: str
     schedule_version: str
     description: dict[str, Any]
+    shapes: tuple[LayerShape, ...] = ()
 
     @property
-    def planned_memory_bytes(self) -> int:
-        """Packed weights plus arena: what pruning changes of the memory a network needs."""
+    def planned_memory_bytes(self) -> int | None:
+        """Packed weights plus arena: what pruning changes of the memory a network needs; None where others plan it."""
+        if self.kind == "onnx":
+            return None
         return int(self.description["weights_bytes"]) + int(self.description["arena_bytes"])
 
 
@@ -77,7 +91,7 @@ class Conditions:
         device: the device's name in the registry.
         fingerprint: digest of what the device is (CPU, cores, kernel, governor and clock limits).
         engine: what ran the network: ``tvm``, ``tvm-resident`` (its kernels in a resident library, with weights that
-            are not its own) or ``onnxruntime``.
+            are not its own) or ``onnxruntime`` with its version.
         dtype: ``float32``.
         input_shape: shape of one call's input, batch first.
         threads: threads of one inference.
@@ -135,6 +149,9 @@ class Measurement:
         board_spread: how far the estimate of any of these boards lies from the common one, as a share of it.
         timeline: of a steady load: time, latencies, clocks and temperatures of each block; ``counts`` says whether its
             values are among ``values_ms``.
+        shapes_key: digest of the layers of a network, whatever it was compiled to; "" where they are not known.
+        simulated_ms: mean and standard deviation by a model, where nothing was measured: of a replayed device, whose
+            recording has no such network. None for what was measured.
     """
 
     key: str
@@ -160,6 +177,13 @@ class Measurement:
     boards: tuple[str, ...] = ()
     board_spread: float = 0.0
     timeline: tuple[dict[str, Any], ...] = ()
+    shapes_key: str = ""
+    simulated_ms: tuple[float, float] | None = None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a model answered in place of the device."""
+        return self.simulated_ms is not None
 
     @property
     def clock_ratio(self) -> float:
@@ -186,15 +210,18 @@ class Measurement:
 
     @property
     def latency_ms(self) -> float:
-        """The estimate: 10th percentile of the kept calls, the device undisturbed."""
-        return self.percentile_ms(10)
+        """The estimate: 10th percentile of the kept calls, the device undisturbed; or what a model says of it."""
+        return self.percentile_ms(10) if self.simulated_ms is None else self.simulated_ms[0]
 
     @functools.cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks.
+        """95 % interval of :attr:`latency_ms`: by bootstrap over processes and blocks.
 
-        Widened by the clock's doubt, and by what boards of a pool differ by.
+        Widened by the clock's doubt, and by what boards of a pool differ by. Of what was simulated, the model's own.
         """
+        if self.simulated_ms is not None:
+            mean_ms, std_ms = self.simulated_ms
+            return max(0.0, mean_ms - NORMAL_95 * std_ms), mean_ms + NORMAL_95 * std_ms
         low_ms, high_ms = bootstrap_interval_ms(self.values_ms)
         doubt = clock_doubt(self.clock_ratio) + self.board_spread
         return low_ms * self.scale * (1 - doubt), high_ms * self.scale * (1 + doubt)
@@ -210,7 +237,9 @@ class Measurement:
         conditions["input_shape"] = tuple(conditions["input_shape"])
         values = tuple(tuple(tuple(block) for block in process) for process in data["values_ms"])
         lists = {name: tuple(data.get(name, ())) for name in ("boards", "timeline")}
-        return cls(**{**data, **lists, "conditions": Conditions(**conditions), "values_ms": values})
+        simulated = data.get("simulated_ms")
+        changed = {**lists, "values_ms": values, "simulated_ms": None if simulated is None else tuple(simulated)}
+        return cls(**{**data, **changed, "conditions": Conditions(**conditions)})
 
     def without_values(self) -> Measurement:
         """The same record without its raw values, for listings."""
@@ -277,8 +306,10 @@ class Evaluation:
         metric: the task's metric on the validation split (top-1 as a fraction for classification).
         origin: who proposed it: ``initial``, ``offspring``, ``local_search``, ``sweep``, ...
         generation: number of the generation, from 0.
-        seconds: wall time of the evaluation.
+        seconds: wall time that it added to the search.
         error: why it failed, or None.
+        images: images that the metric was taken on where the candidate was given up early; None for the whole split.
+        stored: the metric was known from an earlier search.
     """
 
     plan_key: str
@@ -288,6 +319,25 @@ class Evaluation:
     origin: str
     generation: int
     seconds: float
+    error: str | None = None
+    images: int | None = None
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's metric on the validation split, or the reason why there is none.
+
+    Attributes:
+        metric: the task's metric; None where the candidate cannot be scored.
+        images: images that it was taken on where the candidate was given up early; None for the whole split.
+        stored: it was known from an earlier search and cost nothing.
+        error: why there is no metric, or None.
+    """
+
+    metric: float | None
+    images: int | None = None
+    stored: bool = False
     error: str | None = None
 
 
@@ -300,7 +350,7 @@ class FrontRow:
         val_metric: the task's metric on the validation split, of the weights that are handed out.
         test_metric: the same on the test split; None before the final pass.
         latency_ms: the estimate, with its 95 % interval ``latency_ms_low`` to ``latency_ms_high``.
-        latency_ms_p50: median of the kept calls; ``latency_ms_p90`` and ``latency_ms_p99`` alike.
+        latency_ms_p50: median of the kept calls; ``latency_ms_p90`` and ``latency_ms_p99`` alike; None if simulated.
         predicted_latency_ms: what the device's latency model said; None where it was not asked.
         predicted_latency_ms_std: the model's own spread.
         planned_memory_bytes: packed weights plus arena.
@@ -326,6 +376,7 @@ class FrontRow:
         plan_key: digest of the pruning plan; "" for the dense network.
         artifact: SHA-256 of the measured library.
         energy_mj: of one inference, by the device's own meter; None without one.
+        simulated: whether a model answered in place of a replayed device, whose recording has no such network.
     """
 
     id: str
@@ -334,8 +385,8 @@ class FrontRow:
     latency_ms: float
     latency_ms_low: float
     latency_ms_high: float
-    latency_ms_p50: float
-    latency_ms_p99: float
+    latency_ms_p50: float | None
+    latency_ms_p99: float | None
     predicted_latency_ms: float | None
     planned_memory_bytes: int
     process_peak_bytes: int | None
@@ -363,6 +414,7 @@ class FrontRow:
     plan_key: str = ""
     artifact: str = ""
     energy_mj: float | None = None
+    simulated: bool = False
 
     @classmethod
     def of(cls, id: str, measurement: Measurement, *, val_metric: float, **facts: Any) -> FrontRow:
@@ -381,9 +433,10 @@ class FrontRow:
             "latency_ms": measurement.latency_ms,
             "latency_ms_low": low,
             "latency_ms_high": high,
-            "latency_ms_p50": measurement.percentile_ms(50),
-            "latency_ms_p90": measurement.percentile_ms(90),
-            "latency_ms_p99": measurement.percentile_ms(99),
+            **{
+                f"latency_ms_p{q}": None if measurement.is_simulated else measurement.percentile_ms(q)
+                for q in (50, 90, 99)
+            },
             "planned_memory_bytes": measurement.planned_memory_bytes,
             "process_peak_bytes": measurement.process_peak_bytes,
             "process_delta_bytes": measurement.process_delta_bytes,
@@ -394,7 +447,8 @@ class FrontRow:
             "load_ms": measurement.load_ms,
             "repeats": measurement.repeats,
             "measured_at": measurement.measured_at,
-            "artifact": measurement.key,
+            "artifact": "" if measurement.is_simulated else measurement.key,
+            "simulated": measurement.is_simulated,
             "device": measurement.conditions.device,
             "engine": measurement.conditions.engine,
             "dtype": measurement.conditions.dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -85,6 +86,12 @@ class NetworkShapes:
     templates: tuple[LayerShape, ...]
     in_channels: IntArray
     out_channels: IntArray
+
+    @classmethod
+    def of(cls, shapes: Sequence[LayerShape]) -> NetworkShapes:
+        """One network's."""
+        channels = [[[getattr(shape, side) for shape in shapes]] for side in ("in_channels", "out_channels")]
+        return cls(tuple(shapes), np.array(channels[0], np.int64), np.array(channels[1], np.int64))
 
     def __len__(self) -> int:
         return len(self.in_channels)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,9 @@ class _Silence:
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Nobody wants to know."""
 
+    def show(self, lines: Sequence[str]) -> None:
+        """Nobody looks."""
+
 
 class _Lines:
     """A line now and then, for logs of batch jobs."""
@@ -110,6 +113,9 @@ class _Lines:
         self._note = note or self._note
         if time.monotonic() - self._told >= LINE_INTERVAL_S:
             self._tell()
+
+    def show(self, lines: Sequence[str]) -> None:
+        """A log has no place for what changes: the note of the next line says it shorter."""
 
     def finish(self) -> None:
         """The last line: how far it came and how long it took."""
@@ -142,12 +148,25 @@ class _Bar:
         if note:
             self._progress.update(self._task, note=note)
 
+    def show(self, lines: Sequence[str]) -> None:
+        self._progress.update(self._task, lines=tuple(lines))
+
 
 def _bar() -> Progress:
     from rich.console import Console as Terminal
+    from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    return Progress(
+    class Live(Progress):
+        """Progress with the lines that its tasks show below."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            for task in self.tasks:
+                yield from (Text("  " + line) for line in task.fields.get("lines", ()))
+
+    return Live(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

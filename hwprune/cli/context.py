@@ -63,5 +63,15 @@ overrides_option = click.option(
 pool_option = click.option(
     "--pool", is_flag=True, help="The devices are identical boards: one job, its measuring spread over all of them."
 )
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that share the work.",
+)
+scheduler_option = click.option(
+    "--scheduler", metavar="ADDRESS", help="Share it among the workers of a Dask cluster instead: tcp://HOST:PORT."
+)
 problem_argument = click.argument("problem_path", metavar="PROBLEM.yaml", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))

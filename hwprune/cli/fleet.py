@@ -54,10 +54,10 @@ def run_fleet(session: Session, names: Sequence[str], work: Work) -> list[Part[F
         names: of the devices.
         work: what to do on each.
     """
+    from hwprune.experiments.devices import find
     from hwprune.experiments.side_by_side import run_side_by_side
 
-    registry = session.home.devices
-    here = [name for name in names if registry.get(name).transport == "local"]
+    here = [name for name in names if find(session.home, name).transport == "local"]
     return run_side_by_side(names, work, explain=explain, console=session.console, alone=here)
 
 

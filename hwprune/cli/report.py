@@ -66,5 +66,5 @@ def _row(front: Front, row: FrontRow) -> dict[str, object]:
         "memory": format_bytes(row.planned_memory_bytes),
         "macs": format_count(row.macs),
         "params": format_count(row.params),
-        "trust": row.trust,
+        "trust": f"{row.trust}, simulated" if row.simulated else row.trust,
     }

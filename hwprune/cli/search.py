@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hwprune.cli.context import Session, as_json_option, examples, overrides_option, pool_option, runs_option
+from hwprune.cli.context import (
+    Session,
+    as_json_option,
+    examples,
+    overrides_option,
+    pool_option,
+    runs_option,
+    scheduler_option,
+    workers_option,
+)
 from hwprune.cli.fleet import check_names, end_fleet, run_fleet
 from hwprune.cli.output import emit_facts, emit_json
 from hwprune.cli.report import run_facts, show_run
@@ -22,11 +31,17 @@ if TYPE_CHECKING:
     from hwprune.experiments.part import Work
     from hwprune.experiments.progress import Console
 
+#: What may be said beside --resume: nothing of it changes what the run finds.
+RESUMES_WITH = frozenset({"resume", "as_json", "workers", "scheduler"})
+
 
 @click.command(
     epilog=examples(
         "hwprune search configs/problems/digits-resnet20.yaml --budget 40",
         "hwprune search configs/problems/cifar10-resnet56.yaml --device pi4 --device rack7",
+        "hwprune search PROBLEM.yaml --workers 8",
+        "hwprune search PROBLEM.yaml --scheduler tcp://host:8786",
+        "hwprune search --resume runs/RUN",
     )
 )
 @click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
@@ -42,7 +57,7 @@ if TYPE_CHECKING:
 @pool_option
 @click.option("--method", default="hamp", show_default=True, help="Search method.")
 @overrides_option
-@click.option("--budget", type=click.IntRange(min=1), help="True evaluations; short for --set budget.evaluations=N.")
+@click.option("--budget", metavar="N|MINUTES", help="True evaluations, time, or both: 200, 30min, 200,30min.")
 @click.option("--dry-run", is_flag=True, help="Print expected evaluations, device minutes and wall time, and stop.")
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an interrupted run.")
 @click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
@@ -56,6 +71,8 @@ if TYPE_CHECKING:
     help="What the device is put through while the front is measured: burst, sustained:10m, paced:30Hz; +cold behind.",
 )
 @runs_option
+@workers_option
+@scheduler_option
 @as_json_option
 @click.pass_context
 def search(
@@ -65,13 +82,15 @@ def search(
     pool: bool,
     method: str,
     overrides: tuple[str, ...],
-    budget: int | None,
+    budget: str | None,
     dry_run: bool,
     resume: Path | None,
     remeasure: bool,
     max_age_h: float | None,
     scenario_text: str,
     runs_folder: Path,
+    workers: int,
+    scheduler: str | None,
     as_json: bool,
 ) -> None:
     """Search the front of pruned networks of PROBLEM.yaml on a device, or on several side by side.
@@ -83,15 +102,27 @@ def search(
     if resume is not None:
         _refuse_beside_resume(context)
         from hwprune.experiments import run
+        from hwprune.experiments.judging import Crew
 
-        return show_run(session, run.resume(resume, home=session.home, console=session.console).folder, as_json)
+        crew = Crew(workers, scheduler)
+        report = run.resume(resume, home=session.home, console=session.console, crew=crew)
+        return show_run(session, report.folder, as_json)
     if problem_path is None:
         raise click.UsageError("name a PROBLEM.yaml, or --resume RUN", context)
     if budget is not None:
-        overrides = (*overrides, f"budget.evaluations={budget}")
+        from hwprune.config import parse_budget
+
+        overrides = (*overrides, *parse_budget(budget))
     scenario = Scenario.parse(scenario_text)
     problem, settings = read_problem(problem_path, overrides, method)
-    chosen: dict[str, Any] = {"home": session.home, "method": method, "method_settings": settings}
+    from hwprune.experiments.judging import Crew
+
+    chosen: dict[str, Any] = {
+        "home": session.home,
+        "method": method,
+        "method_settings": settings,
+        "crew": Crew(workers, scheduler),
+    }
     names = check_names(session, names, pool)
     if dry_run:
         from hwprune.experiments import run
@@ -150,6 +181,7 @@ def _refuse_beside_resume(context: click.Context) -> None:
     """A run goes on as it was started: what else is said on the command line would be lost in silence."""
     for parameter in context.command.params:
         name = str(parameter.name)
-        if name not in ("resume", "as_json") and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            said = parameter.opts[0] if isinstance(parameter, click.Option) else "PROBLEM.yaml"
-            raise click.UsageError(f"--resume goes on as the run was started: drop {said}", context)
+        said = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if said and name not in RESUMES_WITH:
+            shown = parameter.opts[0] if isinstance(parameter, click.Option) else "PROBLEM.yaml"
+            raise click.UsageError(f"--resume goes on as the run was started: drop {shown}", context)

@@ -6,11 +6,11 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,16 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 
 
-def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, workers: int = 1) -> list[Path]:
+def object_files(
+    kernels: Iterable[Kernel], target: CpuTarget, folder: Path, executor: Executor | None = None
+) -> list[Path]:
     """Object files of the kernels, in their order; missing ones are compiled.
+
+    Args:
+        kernels: what is wanted.
+        target: the processor.
+        folder: where they are kept.
+        executor: what compiles where several are missing; None for this process.
 
     Raises:
         CompileError: TVM or the C compiler refuses a kernel, or the folder cannot be written.
@@ -38,8 +46,10 @@ def object_files(kernels: Iterable[Kernel], target: CpuTarget, folder: Path, wor
         return paths
     with _in_turn(folder / "locks", target):
         # Who waited may find that somebody else has compiled them: boards of one model want the same kernels.
-        missing = [(kernel, path) for kernel, path in zip(kernels, paths, strict=True) if not path.exists()]
-        _compile_all(missing, target, workers)
+        missing = {path: kernel for kernel, path in zip(kernels, paths, strict=True) if not path.exists()}
+        compiled = executor.map if executor is not None and len(missing) > 1 else map
+        for path, content in zip(missing, compiled(_compile, missing.values(), [target] * len(missing)), strict=True):
+            _keep(content, path)
     return paths
 
 
@@ -60,43 +70,43 @@ def _in_turn(folder: Path, target: CpuTarget) -> Iterator[None]:
         yield
 
 
-def _compile_all(missing: Sequence[tuple[Kernel, Path]], target: CpuTarget, workers: int) -> None:
-    """Write the object files of kernels, several at a time."""
-    if workers > 1 and len(missing) > 1:
-        # Forked, because a spawned process would import TVM again, which takes longer than all the kernels.
-        with ProcessPoolExecutor(min(workers, len(missing)), get_context("fork")) as pool:
-            list(pool.map(_compile, *zip(*((kernel, target, path) for kernel, path in missing), strict=True)))
-    else:
-        for kernel, path in missing:
-            _compile(kernel, target, path)
-
-
 def object_path(kernel: Kernel, target: CpuTarget, folder: Path) -> Path:
     """Where the object file of a kernel lies: its name holds all that its content depends on."""
     state = repr((SCHEDULE_VERSION, tvm.__version__, kernel.symbol, replace(target, threads=1).name))
     return folder / "kernels" / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.o"
 
 
-def _compile(kernel: Kernel, target: CpuTarget, path: Path) -> None:
-    """Write the object file of one kernel, atomically."""
+def _compile(kernel: Kernel, target: CpuTarget) -> bytes:
+    """Object file of one kernel."""
     tvm_target = target.as_tvm()
+    with tempfile.TemporaryDirectory(prefix="hwprune-") as scratch:
+        draft = Path(scratch) / "kernel.o"
+        try:
+            if kernel.is_composite:
+                c_code.build(c_code.PRELUDE + c_code.PADDING + kernel.glue, ["-O2", "-c"], [], draft, target)
+            else:
+                functions = {symbol: lower(function, symbol, tvm_target) for symbol, function in kernel.build().items()}
+                module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_target)
+                module.write_to_file(str(draft))
+            return draft.read_bytes()
+        except CompileError:
+            raise
+        except OSError as error:
+            raise CompileError(f"cannot write {draft} ({error}): free space there, or set TMPDIR") from error
+        except Exception as error:  # TVM raises whatever its C++ threw, under many types
+            line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise CompileError(f"TVM cannot compile {kernel.symbol} ({line}): report this layer") from error
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Write an object file whole or not at all; other processes may write the same one."""
     draft = path.with_name(f"{path.stem}.{os.getpid()}.{threading.get_ident()}.o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if kernel.is_composite:
-            c_code.build(c_code.PRELUDE + c_code.PADDING + kernel.glue, ["-O2", "-c"], [], draft, target)
-        else:
-            functions = {symbol: lower(function, symbol, tvm_target) for symbol, function in kernel.build().items()}
-            module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_target)
-            module.write_to_file(str(draft))
+        draft.write_bytes(content)
         draft.replace(path)
-    except CompileError:
-        raise
     except OSError as error:
         raise CompileError(f"cannot write {path} ({error}): free space or choose another folder") from error
-    except Exception as error:  # TVM raises whatever its C++ threw, under many types
-        line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise CompileError(f"TVM cannot compile {kernel.symbol} ({line}): report this layer") from error
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

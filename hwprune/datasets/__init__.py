@@ -13,7 +13,7 @@ from hwprune import plugins
 if TYPE_CHECKING:  # torch takes a second to import, and listing names needs none of it
     from hwprune.datasets.data import Data
 
-NOT_PLUGINS = frozenset({"data", "files", "ordering"})
+NOT_PLUGINS = frozenset({"data", "files", "mapped", "ordering"})
 
 
 def load(spec: Mapping[str, Any], *, seed: int = 0) -> Data:

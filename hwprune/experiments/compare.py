@@ -75,6 +75,7 @@ def _from_runs(picks: Sequence[Pick], venue: Sequence[Pick]) -> dict[str, Cost]:
             pick.row.planned_memory_bytes,
             pick.row.measured_at,
             "run",
+            simulated=pick.row.simulated,
         )
         for pick in picks
         if pick.row and pick.conditions == host.conditions and same_clock(pick.reference_ms, host.reference_ms)

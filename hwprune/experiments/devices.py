@@ -14,6 +14,7 @@ from device_agents.client import AgentClient
 from device_agents.errors import BoardUnfit, DeviceChanged, HostKeyMismatch
 from device_agents.reach import transport_to
 from device_agents.registry import FINGERPRINT_FACTS, Device, SshWay, first_reason
+from device_agents.replay import PREFIX, Recording
 from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
@@ -38,11 +39,14 @@ class HostKeyUnconfirmed(HostKeyMismatch):
 
 
 def find(home: Home, name: str) -> Device:
-    """A registered device; this computer is registered on the spot.
+    """A registered device, or the one that ``replay:FILE`` is a recording of; this computer is registered on the spot.
 
     Raises:
-        DeviceError: the device is unknown, or its agent cannot be started.
+        DeviceError: the device is unknown, its agent cannot be started, or the file is no recording.
     """
+    if name.startswith(PREFIX):
+        path = Path(name.removeprefix(PREFIX)).expanduser()
+        return Recording.read(path).device(path)
     if name == LOCAL and name not in home.devices.names():
         return add_local(home, name)
     return home.devices.get(name)

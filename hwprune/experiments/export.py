@@ -91,7 +91,7 @@ def export(run_folder: Path, point: str, out_folder: Path, home: Home) -> Export
     with tempfile.TemporaryDirectory() as draft_name:
         draft = Path(draft_name)
         difference, runner = _write_onnx(module, bench.example_input, draft / f"{point}.onnx")
-        training.save_weights(module, draft / "weights.safetensors")
+        training.save_weights(module, draft / "weights.safetensors", sparse=plan.mask is not None)
         write_text(draft / "plan.json", json.dumps(_description(bench, plan), indent=1))
         library = Compiler(CpuTarget.from_dict(device.target, device.threads), home.path).network(bench.graph, module)
         shutil.copyfile(library.path, draft / f"{point}.so")

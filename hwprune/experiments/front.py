@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import moocore
 import numpy as np
 
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.config import RunConfig
 from hwprune.errors import UntrustedError
 from hwprune.experiments.points import PointFiles
@@ -31,6 +33,7 @@ def measure_front(
     archive: Archive,
     counts: dict[str, float],
     console: Console,
+    judge: AccuracyJudge | None = None,
 ) -> Front:
     """Measure the archive's non-dominated networks and the dense one afresh, and write what stays the front.
 
@@ -42,14 +45,15 @@ def measure_front(
     """
     dense = PruningPlan.dense(bench.groups)
     found = [evaluation for evaluation in archive.front() if evaluation.plan_key != dense.key]
-    plans = [dense, *(bench.plan(evaluation.widths) for evaluation in found)]
+    plans = [dense, *(archive.plan(evaluation.plan_key) for evaluation in found)]
     modules = []
     with console.progress(len(plans), "cutting the front") as steps:
         for plan in plans:
             modules.append(bench.inherit(plan))
             steps.advance()
     measurements = session.measure_final(bench, modules, model, console, Scenario.parse(config.scenario))
-    rows = _rows(bench, model, plans, [None, *found], measurements)
+    metrics = _metrics(bench, plans, found, judge, console)
+    rows = _rows(bench, model, plans, metrics, measurements)
     good = [row for row in rows if row is not None and row.trust != "C"]
     if not good:
         reasons = {measurement.error or measurement.trust_reason for measurement in measurements}
@@ -80,30 +84,49 @@ def measure_front(
     return front
 
 
+def _metrics(
+    bench: Workbench,
+    plans: list[PruningPlan],
+    found: list[Evaluation],
+    judge: AccuracyJudge | None,
+    console: Console,
+) -> list[float]:
+    """Metric of the dense network and of every found one, in float32 on the whole split where there is a judge."""
+    known = [math.nan if evaluation.metric is None else evaluation.metric for evaluation in found]
+    if judge is None:
+        return [bench.accuracy(plans[0]), *known]
+    metrics = []
+    with console.progress(len(plans), "scoring the front in float32") as steps:
+        for score, before in zip(judge.exact(plans), [math.nan, *known], strict=True):
+            metrics.append(before if score.metric is None else score.metric)
+            steps.advance()
+    return metrics
+
+
 def _rows(
     bench: Workbench,
     model: LatencyModel,
     plans: list[PruningPlan],
-    found: list[Evaluation | None],
+    metrics: list[float],
     measurements: list[Measurement],
 ) -> list[FrontRow | None]:
     """Rows under provisional ids (the plan's number), None where the measurement failed."""
     widths = np.array([plan.widths for plan in plans])
     mean_ms, std_ms = model.predict(bench.arithmetic(widths))
     rows: list[FrontRow | None] = []
-    for number, (plan, evaluation, measurement) in enumerate(zip(plans, found, measurements, strict=True)):
+    for number, (plan, metric, measurement) in enumerate(zip(plans, metrics, measurements, strict=True)):
         if measurement.error is not None:
             rows.append(None)
             continue
-        metric = bench.accuracy(plan) if evaluation is None else evaluation.metric
         rows.append(
             bench.row(
                 "dense" if number == 0 else str(number),
                 plan,
                 measurement,
                 val_metric=metric,
-                predicted_latency_ms=float(mean_ms[number]),
-                predicted_latency_ms_std=float(std_ms[number]),
+                # The model knows widths; what sparse kernels save is only measured.
+                predicted_latency_ms=float(mean_ms[number]) if plan.mask is None else None,
+                predicted_latency_ms_std=float(std_ms[number]) if plan.mask is None else None,
             )
         )
     return rows

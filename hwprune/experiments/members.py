@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_agents.registry import FINGERPRINT_FACTS, Device
+from device_agents.replay import PREFIX
 from hwprune.errors import ConfigError
 from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
@@ -18,7 +19,8 @@ def members_of(home: Home, name: str) -> list[Device]:
         ConfigError: they are not identical, or one is named twice.
         DeviceError: one is unknown.
     """
-    boards = [find(home, each) for each in name.split(AND)]
+    names = [name] if name.startswith(PREFIX) else name.split(AND)
+    boards = [find(home, each) for each in names]
     if len({board.name for board in boards}) < len(boards):
         raise ConfigError(f"{name}: name each board of a pool once")
     for board in boards[1:]:

@@ -113,6 +113,9 @@ class _Steps:
         """``steps`` more are done."""
         self.teller.tell("advance", self.number, steps, note)
 
+    def show(self, lines: Sequence[str]) -> None:
+        """A part has one line, whose note says it shorter."""
+
 
 class _Relay(logging.Handler):
     """Sends log records as messages."""

@@ -70,6 +70,7 @@ class Cost:
         own: whether the run was made on this device.
         regret: how much slower than the fastest pick of a run on this device, 0.2 for 20 %; negative where it is
             faster; None where that one's latency is not known.
+        simulated: whether a model answered in place of a replayed device.
         reason: why there is no latency; "" where there is one.
     """
 
@@ -82,6 +83,7 @@ class Cost:
     source: Literal["run", "store", "measured"] | None = None
     own: bool = False
     regret: float | None = None
+    simulated: bool = False
     reason: str = ""
 
 

@@ -38,7 +38,7 @@ class PointFiles:
     def write(self, point: str, plan: PruningPlan, module: nn.Module) -> None:
         """Keep a point: its plan and its weights."""
         (self.run.path / "points").mkdir(exist_ok=True)
-        training.save_weights(module, self.weights(point))
+        training.save_weights(module, self.weights(point), sparse=plan.mask is not None)
         self.run.write_json(f"points/{point}.json", plan.as_dict())
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def open_devices(
         first = members[0]
         compiler = OneAtATime(first.compiler)
         for member in members:
-            member.measurer.compiler = compiler
+            member.board.compiler = compiler
         pool = PoolSession(home, first.device, first.compiler, first.measurer, max_age_s, name, members, console)
         pool.calibrate(bench)
         yield pool
@@ -116,13 +116,16 @@ class PoolSession(DeviceSession):
         told = ", ".join(f"{board} {ratio:.3f}" for board, ratio in self.ratios.items())
         self._say(f"boards take, times {self.members[0].device.name}: {told}")
 
-    def measure_candidates(self, bench: Workbench, plans: Sequence[PruningPlan]) -> list[Measurement]:
+    def measure_candidates(
+        self, bench: Workbench, plans: Sequence[PruningPlan], *, max_age_s: float | None = None
+    ) -> list[Measurement]:
         """Measure candidates whole, each on one board; see :meth:`DeviceSession.measure_candidates`."""
+        limit_s = self.max_age_s if max_age_s is None else max_age_s
         self.measured_networks.update(plan.key for plan in plans)
         jobs = [self.candidates(bench).job(plan) for plan in plans]
 
         def measure(member: DeviceSession, part: Sequence[NetworkJob]) -> list[Measurement]:
-            return member.measurer.networks(part, max_age_s=self.max_age_s)
+            return member.measurer.networks(part, max_age_s=limit_s)
 
         return self._shared(jobs, NETWORKS_AT_A_TIME, measure)
 

@@ -14,6 +14,9 @@ class Steps(Protocol):
     def advance(self, steps: float = 1, note: str = "") -> None:
         """``steps`` more are done; ``note`` says how it stands."""
 
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines that stand below the progress while it is shown live, in place of those before."""
+
 
 class Console(Protocol):
     """Messages and progress.
@@ -60,3 +63,6 @@ class Silent:
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Nobody wants to know."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Nobody looks."""

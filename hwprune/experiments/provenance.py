@@ -97,8 +97,13 @@ class RunFolder:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text)
+    draft.write_bytes(content)
     draft.replace(path)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,29 @@ import numpy as np
 
 from device_agents.registry import Device
 from hwprune import objectives
+from hwprune.accuracy.judge import AccuracyJudge
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, known_model, latency_model
+from hwprune.experiments.calibration import Calibrator, latency_model, model_at_hand
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
+from hwprune.experiments.judging import ALONE, Crew, open_judge
 from hwprune.experiments.members import members_of
 from hwprune.experiments.pool import open_devices
-from hwprune.experiments.progress import Console
+from hwprune.experiments.profile import channel_steps
+from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
+from hwprune.experiments.search_view import SearchView, summary
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
 from hwprune.scenario import BURST, Scenario
 from hwprune.search import methods
-from hwprune.search.evaluation import Progress, SearchContext
+from hwprune.search.evaluation import UNLIMITED, Generation, SearchContext
+from hwprune.search.feasibility import feasibility
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem, check_feasible, feasible_range, parse_bounds
 from hwprune.search.space import SearchSpace
@@ -39,6 +45,8 @@ from latency_models.network_model import LatencyModel
 
 #: Device time of measuring one point of a front, processes, repeats and all; for forecasts only.
 _POINT_S = 3.0
+#: Evaluations over which a hypervolume that hardly grows has settled.
+SETTLE_AFTER = 100
 #: Points of a front; for forecasts only.
 _POINTS = 25
 
@@ -63,13 +71,15 @@ class DryRun:
     """What a search would do and cost.
 
     Attributes:
-        evaluations: true evaluations.
-        seconds_an_evaluation: wall time of one, as just measured on the dense network.
+        evaluations: true evaluations, as many as the budget's minutes hold where those are fewer.
+        seconds_an_evaluation: wall time of one, as just measured on a candidate that sees the whole split, shared by
+            all processes on this machine.
         device_minutes: time on the device, a missing profile included.
         wall_minutes: everything together.
         profiled: the device has a latency model for this network.
         groups: channel groups that may be pruned.
         ranges: smallest, dense and largest value of every objective that is known without evaluating.
+        constraints: what is known of each beforehand, as sentences.
     """
 
     evaluations: int
@@ -79,6 +89,7 @@ class DryRun:
     profiled: bool
     groups: int
     ranges: dict[str, dict[str, float]]
+    constraints: list[str]
 
 
 def search(
@@ -92,6 +103,7 @@ def search(
     console: Console,
     max_age_s: float | None = None,
     scenario: Scenario = BURST,
+    crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
 
@@ -105,40 +117,64 @@ def search(
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
         scenario: what the device is put through while the front is measured; candidates are timed in bursts.
+        crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
         DeviceError: the device is unknown, or lost.
     """
     device = members_of(home, device_name)[0]
-    methods.build(method, method_settings)  # a wrong setting is said before anything is loaded
+    problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
     # What no profile is needed for shows before one is made: constraints out of reach, targets that do not fit.
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
-    metric = bench.accuracy(bench.plan(bench.groups.sizes))
-    console.info(f"the dense network: {bench.task.metric.name} {metric:.4f} on the validation split")
-    with open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session:
+    with (
+        crew.team(problem) as team,
+        home.open_store() as store,
+        open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session,
+    ):
+        judge = open_judge(bench, team, store.accuracies, console)
         model = latency_model(session, bench, console)
+        for note in model.notes(bench.arithmetic.templates):
+            console.info(note)
         step = session.device.channel_step
-        check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
+        for sentence in feasibility(search_problem(bench, session, Calibrator(session, bench, model), bounds, step)):
+            console.info(sentence)
         config = RunConfig(
             problem=problem,
-            device=device_name,
+            device=device.address,
             method=method,
             method_settings=dict(method_settings),
             channel_step=step,
             scenario=str(scenario),
         )
         folder = _begin(runs_folder, config, bench, device, model)
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
+
+
+def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], console: Console) -> Problem:
+    """The problem with the objectives that the method minimizes.
+
+    Raises:
+        ConfigError: the method or one of its settings cannot be used.
+    """
+    methods.build(method, settings)
+    bounded, is_measured = list(parse_bounds(problem.constraints)), problem.latency_source == "device"
+    objectives = methods.objectives(method, settings, problem.objectives, bounded, is_measured)
+    if objectives != problem.objectives:
+        console.info(
+            f"{method} minimizes {' and '.join(objectives)} as its paper does; "
+            f"--set minimize=problem for {', '.join(problem.objectives)}"
+        )
+    return problem.model_copy(update={"objectives": objectives})
 
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
     """Folder of a new run with all that is known before it; none where that cannot be written."""
-    folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
+    folder = RunFolder.create(runs_folder, f"{device.name}-{config.problem.network['name']}-{config.method}")
     try:
         write_text(folder.path / "latency_model.json", model.to_json())
         facts = {**environment(), "device": device.description, "conditions": run_conditions(bench, device)}
@@ -150,7 +186,7 @@ def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Devic
     return folder
 
 
-def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
+def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE) -> RunReport:
     """Go on with an interrupted search: nothing that its journal knows is evaluated again.
 
     Raises:
@@ -162,50 +198,62 @@ def resume(run_folder: Path, *, home: Home, console: Console) -> RunReport:
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
     device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with open_devices(home, config.device, bench, console) as session:
+    with (
+        crew.team(config.problem) as team,
+        home.open_store() as store,
+        open_devices(home, config.device, bench, console) as session,
+    ):
+        judge = open_judge(bench, team, store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
-        return _search(folder, config, bench, session, model, console)
+        return _search(folder, config, bench, session, model, judge, team, console)
 
 
 def dry_run(
-    problem: Problem, *, home: Home, device_name: str, method: str, method_settings: Mapping[str, Any]
+    problem: Problem,
+    *,
+    home: Home,
+    device_name: str,
+    method: str,
+    method_settings: Mapping[str, Any],
+    crew: Crew = ALONE,
 ) -> DryRun:
-    """Say what a search would cost; one accuracy evaluation is made, the device is left alone.
+    """Say what a search would cost; one candidate is evaluated, twice, and the device is left alone.
 
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
     device = members_of(home, device_name)[0]
-    methods.build(method, method_settings)
+    problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
-    model = known_model(home, device, bench)
+    model = model_at_hand(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
-    check_feasible(told, ranges)
-    bench.accuracy(bench.plan(bench.groups.sizes))  # decodes and keeps the images
+    constraints = feasibility(told, ranges)
+    half = bench.plan(np.maximum(1, bench.groups.sizes // 2))
+    bench.accuracy(half)  # decodes and keeps the images
     started = time.perf_counter()
-    bench.accuracy(bench.plan(bench.groups.sizes))
-    if bench.batchnorm is not None:
-        bench.batchnorm(bench.slicer.cut(bench.plan(bench.groups.sizes)), bench.dtype)
-    seconds = time.perf_counter() - started
+    bench.accuracy(half)
+    seconds = (time.perf_counter() - started) / crew.workers
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
+    limits = [] if problem.budget.minutes is None else [60 * problem.budget.minutes / seconds]
+    limits += [] if problem.budget.evaluations is None else [problem.budget.evaluations]
+    evaluations = int(min(limits, default=UNLIMITED))
     if problem.latency_source == "device":
-        device_minutes += problem.budget.evaluations / 60
-    wall_minutes = device_minutes + problem.budget.evaluations * seconds / 60
-    if problem.budget.minutes is not None:
-        wall_minutes = min(wall_minutes, device_minutes + problem.budget.minutes)
+        device_minutes += evaluations / 60
+    wall_minutes = device_minutes + evaluations * seconds / 60
     return DryRun(
-        problem.budget.evaluations,
+        evaluations,
         seconds,
         device_minutes,
         wall_minutes,
         model is not None,
         len(bench.groups),
         {name: dataclasses.asdict(values) for name, values in ranges.items()},
+        constraints,
     )
 
 
@@ -215,6 +263,7 @@ def search_problem(
     calibrator: Calibrator | None,
     bounds: Mapping[str, float],
     channel_step: int | None,
+    judge: AccuracyJudge | None = None,
 ) -> SearchProblem:
     """The problem as a search sees it: functions of widths.
 
@@ -223,7 +272,9 @@ def search_problem(
         session: the device; None where nothing is measured, then energy is neither computed nor bounded.
         calibrator: holds the latency model; None where there is none, then latency is not either.
         bounds: upper bounds by objective.
-        channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        channel_step: what ``round_to: auto`` stands for where no model tells it for each group; None for the target's
+            vector length.
+        judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
     wanted = [name for name in dict.fromkeys([*problem.objectives, *bounds]) if name != "error"]
@@ -244,10 +295,6 @@ def search_problem(
         energy_mj=energy_mj,
     )
 
-    def exact_memory(plan: PruningPlan) -> dict[str, float]:
-        planned = bench.graph.memory(bench.slicer.cut(plan))
-        return {"peak_memory": float(planned.arena_bytes + planned.weights_bytes)}
-
     def measure(plan: PruningPlan) -> Measurement:
         assert session is not None  # latency_source=device is asked for with one
         return session.measure_candidate(bench, plan)
@@ -261,7 +308,7 @@ def search_problem(
         space=SearchSpace.of(
             bench.groups.sizes.tolist(),
             round_to=problem.pruning.round_to,
-            channel_step=step,
+            channel_step=step if calibrator is None else channel_steps(calibrator.model, bench),
             pruning_ratio_max=problem.pruning.pruning_ratio_max,
             scores=bench.scores,
         ),
@@ -270,13 +317,16 @@ def search_problem(
         plan=lambda widths: bench.plan(widths),
         accuracy=bench.accuracy,
         error=bench.task.error,
-        exact=exact_memory if "peak_memory" in wanted else None,
+        exact=lambda plan: bench.exact(plan, wanted),
         measure=measure if measured else None,
         measure_ahead=measure_ahead if measured else None,
         bounds=bounds,
         refiner=calibrator if session is not None and "latency" in wanted and not measured else None,
         shapes=bench.arithmetic,
         channel_step=step,
+        judge=judge,
+        passes=bench.passes,
+        network=bench,
     )
 
 
@@ -286,6 +336,8 @@ def _search(
     bench: Workbench,
     session: DeviceSession,
     model: LatencyModel,
+    judge: AccuracyJudge | None,
+    executor: Executor,
     console: Console,
 ) -> RunReport:
     """Run the method, measure its front, write everything down."""
@@ -293,44 +345,57 @@ def _search(
     console.resumable = folder.path
     started = time.perf_counter()
     calibrator = Calibrator(session, bench, model)
-    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step)
+    told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step, judge)
+    bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
-    budget = problem.budget.evaluations
+    limits = problem.budget
+    budget = UNLIMITED if limits.evaluations is None else limits.evaluations
     if len(journal):
         console.info(f"{folder.id}: going on after {len(journal)} evaluations")
-    folder.log("search", evaluations_known=len(journal), budget=budget)
-    with console.progress(budget, f"{config.method} on {config.device}") as steps:
+    folder.log("search", evaluations_known=len(journal), budget=limits.evaluations)
+    whole = told.passes(told.plan(told.space.sizes))  # of one evaluation, in dense passes over the validation images
+    passes = limits.dense_passes or budget * whole
+    total = min(budget, round(passes / whole))
+    with console.progress(None if total == UNLIMITED else total, f"{config.method} on {config.device}") as steps:
+
+        def report(generation: Generation) -> None:
+            folder.log("generation", **dataclasses.asdict(generation))
+            view.generation()
+
         context = SearchContext(
             told,
             budget,
             np.random.default_rng(problem.seed),
             journal=journal,
-            progress=lambda progress: steps.advance(1, _note(context, progress)),
-            report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
-            minutes=problem.budget.minutes,
+            progress=lambda progress: view.evaluated(progress),
+            report=report,
+            minutes=limits.minutes,
+            dense_passes=passes,
+            working=lambda spent, note: steps.advance(spent / whole, note),
+            executor=executor,
+            settle_after=SETTLE_AFTER if limits.stop_when_settled else None,
         )
+        view = SearchView(context, steps, limits.minutes, lambda: calibrator.deviations)
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
     search_s = time.perf_counter() - started
+    console.info(summary(context, search_s))
     counts = {
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
         "evaluations_repeated": context.repeated,
+        "evaluations_stored": context.stored,
+        "evaluations_given_up": context.given_up,
+        "dense_passes_forward": round(context.compute.forward, 2),
+        "dense_passes_backward": round(context.compute.backward, 2),
         "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),
+        "measuring_s": round(context.measuring_s, 2),
+        "own_s": round(search_s - context.evaluating_s - context.measuring_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
-    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console)
+    front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console, judge)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)
-
-
-def _note(context: SearchContext, progress: Progress) -> str:
-    """How the search stands, in a few words."""
-    best = min(
-        (found.objectives.get("latency", float("nan")) for found in context.archive.front()), default=float("nan")
-    )
-    fastest = "" if np.isnan(best) else f", fastest {best:.3f} ms"
-    return f"{len(context.archive.front_rows())} on the front{fastest}"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +19,14 @@ import torch
 from torch import nn
 
 from hwprune import datasets, networks, tasks, training
+from hwprune.accuracy.build import TRAIN_BATCH, scorer_of
+from hwprune.accuracy.scorer import Protocol, Scorer, unpack
 from hwprune.compilation.graph import Graph, trace
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
 from hwprune.datasets.data import Data
 from hwprune.errors import WeightsError
+from hwprune.executors import Parcel
 from hwprune.measurement.memory import MemoryArithmetic
 from hwprune.measurement.shapes import ShapeArithmetic
 from hwprune.objectives.macs import layer_macs
@@ -28,9 +37,13 @@ from hwprune.pruning.structured import Slicer
 from hwprune.records import FrontRow, Measurement
 from hwprune.tasks.base import SplitName, Task
 from hwprune.tasks.precision import fast_dtype
+from latency_models.shapes import NetworkShapes
 
 IntArray = npt.NDArray[np.int64]
 Widths = Sequence[int] | IntArray
+
+#: Sets of trained weights that are kept in memory where they are in files, too.
+ADOPTED_MAX = 8
 
 #: Training images that importance criteria with gradients look at.
 _CRITERION_IMAGES = 512
@@ -46,6 +59,8 @@ class Workbench:
         task: the task over it.
         dense: the unpruned network, in evaluation mode.
         target: CPU that networks are planned for; this computer's where None.
+        float32: candidates are scored in float32 even where the problem lets the processor choose.
+        weights_folder: where weights are kept that a search trains; only in memory where None.
     """
 
     problem: Problem
@@ -53,6 +68,10 @@ class Workbench:
     task: Task
     dense: nn.Module
     target: CpuTarget | None = None
+    float32: bool = False
+    weights_folder: Path | None = None
+    _adopted: dict[str, Slicer] = field(default_factory=dict, repr=False)
+    _trained: tuple[str, Scorer] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, problem: Problem, target: CpuTarget | None = None, *, with_weights: bool = True) -> Workbench:
@@ -113,7 +132,8 @@ class Workbench:
     @functools.cached_property
     def graph(self) -> Graph:
         """The dense network's fused graph."""
-        return trace(self.dense, self.example_input, self.target)
+        graph = trace(self.dense, self.example_input, self.target)
+        return dataclasses.replace(graph, sparse=self.problem.pruning.sparse_kernels)
 
     @functools.cached_property
     def arithmetic(self) -> ShapeArithmetic:
@@ -144,6 +164,17 @@ class Workbench:
     def _loss(self, module: nn.Module, batch: Any) -> torch.Tensor:
         return self.task.loss(self.task.forward(module, batch), batch)
 
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return self.problem.seed
+
+    @functools.cached_property
+    def val_images(self) -> int:
+        """Validation images that candidates are judged on."""
+        limit, images = self.problem.evaluation.val_images, self.task.size("val")
+        return images if limit is None else min(limit, images)
+
     def plan(self, widths: Widths) -> PruningPlan:
         """The plan that keeps the most important ``widths[g]`` units of every group."""
         return self.ranking.plan(widths)
@@ -152,38 +183,161 @@ class Workbench:
         """The pruned network of these widths, with inherited weights."""
         return self.slicer.cut(self.plan(widths))
 
-    @functools.cached_property
+    def cut(self, plan: PruningPlan) -> nn.Module:
+        """The pruned network with the weights that the plan names.
+
+        Raises:
+            WeightsError: the search that trained them has not kept them here.
+        """
+        if not plan.weights:
+            return self.slicer.cut(plan)
+        if self.adopted(plan.weights) is None:
+            raise self._not_kept(plan.weights)
+        return self._adopted[plan.weights].cut(plan)
+
+    def copy(self) -> nn.Module:
+        """A copy of the dense network, to be trained."""
+        return copy.deepcopy(self.dense)
+
+    def _not_kept(self, weights: str) -> WeightsError:
+        where = f"the weights {weights[:12]} that a network inherits are not in {self.weights_folder}"
+        return WeightsError(f"{where}: start the search again")
+
+    def adopt(self, module: nn.Module) -> str:
+        """Keep further trained weights of the dense network's shapes; their digest."""
+        digest = training.weights_digest(module)
+        if digest not in self._adopted:
+            if self.weights_folder is not None:
+                training.save_weights(module, self.weights_folder / f"{digest}.safetensors")
+            self._hold(digest, module)
+        return digest
+
+    def adopted(self, weights: str) -> nn.Module | None:
+        """The dense network with adopted weights; None where they are not kept here."""
+        if weights not in self._adopted:
+            path = None if self.weights_folder is None else self.weights_folder / f"{weights}.safetensors"
+            if path is None or not path.exists():
+                return None
+            module = copy.deepcopy(self.dense)
+            training.load_weights(module, path)
+            self._hold(weights, module)
+        return self._adopted[weights].module
+
+    def _hold(self, weights: str, module: nn.Module) -> None:
+        """Keep adopted weights in memory; the oldest go where they are in files, too."""
+        self._adopted[weights] = Slicer(module.eval(), self.groups)
+        if self.weights_folder is not None and len(self._adopted) > ADOPTED_MAX:
+            del self._adopted[next(iter(self._adopted))]
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """Number format in which candidates are scored; None for float32."""
-        settings = {"auto": fast_dtype(), "float32": None, "bfloat16": torch.bfloat16}
+        settings = {"auto": None if self.float32 else fast_dtype(), "float32": None, "bfloat16": torch.bfloat16}
         return settings[self.problem.evaluation.dtype]
+
+    @property
+    def protocol(self) -> Protocol:
+        """How candidates are scored in a search."""
+        return Protocol(self.dtype or torch.float32, -(-self.problem.evaluation.search_bn_images // TRAIN_BATCH))
+
+    @functools.cached_property
+    def parcel(self) -> Parcel | None:
+        """Images, weights and groups in files that every process maps; None where there is no scorer."""
+        built = scorer_of(self.problem, self.data, self.task, self.dense, self.groups)
+        if built is None:
+            return None
+        folder = tempfile.mkdtemp(prefix="hwprune-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return built.pack(Path(folder))
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """Scores candidates fast; None for tasks that only score themselves, and for more images than can be kept."""
+        return None if self.parcel is None else unpack(self.parcel)
+
+    def scorer_for(self, plan: PruningPlan) -> Scorer | None:
+        """What scores a plan here: weights that a search has trained on make another network of it."""
+        if not plan.weights or self.scorer is None:
+            return self.scorer
+        if self._trained is None or self._trained[0] != plan.weights:
+            module = self.adopted(plan.weights)
+            if module is None:
+                raise self._not_kept(plan.weights)
+            self._trained = plan.weights, replace(self.scorer, dense=module)
+        return self._trained[1]
 
     @functools.cached_property
     def batchnorm(self) -> training.BatchNormEstimator | None:
         """Re-estimates the BatchNorm statistics of candidates; None where the problem wants none."""
-        images = self.problem.evaluation.bn_images
-        return training.BatchNormEstimator(self.task, images=images, seed=self.problem.seed) if images else None
+        settings = self.problem.evaluation
+        if not settings.bn_images:
+            return None
+        return training.BatchNormEstimator(self.task, images=settings.bn_images, seed=settings.seed)
 
     def inherit(self, plan: PruningPlan) -> nn.Module:
-        """The pruned network with inherited weights and BatchNorm statistics of its own."""
-        module = self.slicer.cut(plan)
-        if self.batchnorm is not None and plan.widths != tuple(self.groups.sizes):
-            self.batchnorm(module, self.dtype)
+        """The pruned network with inherited weights and BatchNorm statistics of its own, in float32."""
+        scorer = self.scorer_for(plan)
+        if scorer is not None:
+            return scorer.network(plan)
+        module = self.cut(plan)
+        if self.batchnorm is not None and plan != PruningPlan.dense(self.groups):
+            self.batchnorm(module)
         return module
 
     def accuracy(self, plan: PruningPlan) -> float:
-        """The task's metric on the validation split: the expensive part of one true evaluation."""
+        """The task's metric on the validation split: the expensive part of one true evaluation.
+
+        Raises:
+            RuntimeError: the candidate cannot be scored.
+        """
+        scorer = self.scorer_for(plan)
+        if scorer is None:
+            settings = self.problem.evaluation
+            return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
+        score = scorer.score(plan, self.protocol)
+        if score.metric is None:
+            raise RuntimeError(score.error)
+        return score.metric
+
+    def macs(self, plan: PruningPlan) -> float:
+        """Multiply-adds of one image on the host, where weights that are zero are multiplied like all others."""
+        return float(layer_macs(self.arithmetic(np.array([plan.widths]))).sum())
+
+    def passes(self, plan: PruningPlan) -> float:
+        """Multiply-adds of a true evaluation, BatchNorm's images included, of which the dense network's pass is 1."""
         settings = self.problem.evaluation
-        return self.task.evaluate(self.inherit(plan), "val", limit=settings.val_images, dtype=self.dtype)
+        images = min(settings.bn_images, settings.search_bn_images, self.task.size("train"))
+        return self.macs(plan) / self._dense_macs * (1 + images / self.val_images)
+
+    @functools.cached_property
+    def _dense_macs(self) -> float:
+        return self.macs(PruningPlan.dense(self.groups))
+
+    def exact(self, plan: PruningPlan, names: Sequence[str]) -> dict[str, float]:
+        """Those of the named objectives whose values the widths alone do not tell, or not exactly."""
+        values: dict[str, float] = {}
+        if "peak_memory" in names:
+            planned = self.graph.memory(self.cut(plan))
+            values["peak_memory"] = float(planned.arena_bytes + planned.weights_bytes)
+        if plan.mask is not None:
+            params = float(self.slicer.parameter_count(plan))
+            density = params / float(self.slicer.parameter_counts(self.groups.sizes)[0])
+            values |= {"params": params, "density": density, "macs": self._compiled_macs(plan)}
+        return {name: value for name, value in values.items() if name in names}
+
+    def _compiled_macs(self, plan: PruningPlan) -> float:
+        """Multiply-adds of one image in the compiled network, whose sparse kernels leave out zeros."""
+        if plan.mask is None:
+            return self.macs(plan)
+        return float(layer_macs(NetworkShapes.of(self.graph.shapes(self.cut(plan)))).sum())
 
     def row(self, id: str, plan: PruningPlan, measurement: Measurement, **facts: Any) -> FrontRow:
         """Row of a measured candidate."""
-        widths = np.array([plan.widths])
         return FrontRow.of(
             id,
             measurement,
-            macs=int(layer_macs(self.arithmetic(widths)).sum()),
-            params=int(self.slicer.parameter_counts(widths)[0]),
+            macs=int(self._compiled_macs(plan)),
+            params=self.slicer.parameter_count(plan),
             widths=plan.widths,
             plan_key=plan.key,
             **facts,

@@ -22,7 +22,7 @@ from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.scenarios import measure_steadily, settings_of
 from hwprune.measurement.session import Progress, Settings, Subject
 from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, digest
+from hwprune.records import Artifact, Conditions, Measurement, digest, network_key
 from hwprune.scenario import BURST, Scenario
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
@@ -49,8 +49,9 @@ KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 #: Goes at networks that are shown to the user: all of them at one clock.
 FINAL_PASSES = 3
 
-#: What is measured: a network's job, or a kernel's layer shape.
+#: What is measured: a network's job, or a kernel's layer shape; and what work on the device comes to.
 Wanted = TypeVar("Wanted")
+Result = TypeVar("Result")
 
 
 class KernelPack(Protocol):
@@ -70,7 +71,10 @@ class KernelPack(Protocol):
 class KernelCompiler(Protocol):
     """What :class:`Measurer` needs of ``compilation.compiler.Compiler``."""
 
-    schedule_version: str
+    @property
+    def schedule_version(self) -> str:
+        """Version of the kernels' schedules."""
+        ...
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with the kernels of these layers."""
@@ -88,6 +92,8 @@ class NetworkJob:
             latency is then the share of the others. Needed only where it makes calls to others.
         numbers: what stands for its widths in a resident library; () in a library of its own.
         memory_bytes: packed weights plus arena of the network itself; None for the library's.
+        engine: what runs it, where that is not our own code: ``onnxruntime`` with its version.
+        shapes: its layers; () for the library's.
     """
 
     artifact: Artifact
@@ -95,6 +101,8 @@ class NetworkJob:
     own_kernels_ms: float | None = None
     numbers: tuple[int, ...] = ()
     memory_bytes: int | None = None
+    engine: str = ""
+    shapes: tuple[LayerShape, ...] = ()
 
     @functools.cached_property
     def key(self) -> str:
@@ -103,9 +111,14 @@ class NetworkJob:
             return self.artifact.sha256
         return digest({"library": self.artifact.sha256, "numbers": list(self.numbers)})
 
+    @functools.cached_property
+    def shapes_key(self) -> str:
+        """Digest of its layers, which is the same wherever it is compiled."""
+        return network_key(self.shapes or self.artifact.shapes)
+
     @property
-    def planned_memory_bytes(self) -> int:
-        """Packed weights plus arena."""
+    def planned_memory_bytes(self) -> int | None:
+        """Packed weights plus arena; None where they are not ours."""
         return self.artifact.planned_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
@@ -149,6 +162,38 @@ class Measurer:
         """The conversation with the device's agent, as far as anything was measured over it."""
         return self._readiness.client
 
+    def wait_until_ready(self) -> None:
+        """Wait until the device is cool and idle, but not for ever."""
+        self._readiness.wait(self.wait_s)
+
+    def reference_ms(self, schedule_version: str) -> float | None:
+        """Level of the reference kernel that this device's numbers are given at; None before the first ones."""
+        return self._clock.level_ms(schedule_version)
+
+    def facts(self) -> dict[str, Any]:
+        """What the device tells of itself at this moment.
+
+        Raises:
+            AgentError: the device is lost and stays away.
+        """
+        return self.link.do(lambda client: client.describe())
+
+    def do(self, work: Callable[[AgentClient], Result]) -> Result:
+        """Result of ``work`` on the device, which is begun anew with another agent when the device is lost.
+
+        Raises:
+            LostByWork: the device comes back each time, and is lost again by this work.
+            AgentError: the device stays away.
+        """
+
+        def over(client: AgentClient) -> Result:
+            if client is not self.client:  # what was loaded over a former connection ended with that
+                self._readiness.client = client
+                self._residents.clear()
+            return work(client)
+
+        return self.link.do(over)
+
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
         return self.networks([job], **options)[0]
@@ -186,7 +231,7 @@ class Measurer:
         found: dict[str, Measurement] = {}
         if not (final or remeasure):
             for job in jobs:
-                stored = self._stored(job, scenario, max_age_s)
+                stored = self.stored(job, scenario, processes=count, max_age_s=max_age_s)
                 if stored is not None:
                     found[job.key] = stored
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
@@ -270,7 +315,7 @@ class Measurer:
             lost: what is kept of the one that the device is lost by, and why.
         """
         try:
-            found = self.link.do(lambda client: self._over(client, wanted, measure))
+            found = self.do(lambda _: measure(wanted))
         except LostByWork as error:
             if len(wanted) > 1:
                 for each in wanted:
@@ -279,20 +324,8 @@ class Measurer:
             found = [lost(wanted[0], f"the device was {error}")]
         yield from zip(wanted, found, strict=True)
 
-    def _over(
-        self,
-        client: AgentClient,
-        wanted: Sequence[Wanted],
-        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
-    ) -> Sequence[Measurement]:
-        """Measure over a connection; what was loaded over a former one ended with that."""
-        if client is not self.client:
-            self._readiness.client = client
-            self._residents.clear()
-        return measure(wanted)
-
     def _lost_network(self, job: NetworkJob, error: str, *, scenario: Scenario) -> Measurement:
-        return self._measurement(job.key, self._conditions(job.artifact, scenario), Subject([], error=error), {}, {})
+        return self._measurement(job.key, self._conditions_of(job, scenario), Subject([], error=error), {}, {})
 
     def _lost_kernel(self, shape: LayerShape, error: str, *, pack: KernelPack) -> Measurement:
         conditions = replace(self._conditions(pack.artifact), input_shape=_input_of(shape))
@@ -322,8 +355,9 @@ class Measurer:
         return [
             _with_fallback(
                 replace(
-                    self._measurement(job.key, self._conditions(job.artifact, scenario), subject, before, after),
+                    self._measurement(job.key, self._conditions_of(job, scenario), subject, before, after),
                     planned_memory_bytes=job.planned_memory_bytes,
+                    shapes_key=job.shapes_key,
                     # What loading tells of a resident library is none of this network's.
                     **({} if job.numbers else library.facts),
                 ),
@@ -399,16 +433,29 @@ class Measurer:
             timeout_s=self.settings.timeout_s,
         )
 
-    def _stored(self, job: NetworkJob, scenario: Scenario, max_age_s: float | None) -> Measurement | None:
-        stored = self.store.find_measurement(job.key, self._conditions(job.artifact, scenario), max_age_s)
-        return stored if stored is not None and self._clock.is_current(stored) else None
+    def stored(
+        self,
+        job: NetworkJob,
+        scenario: Scenario = BURST,
+        *,
+        processes: int = FINAL_PROCESSES,
+        max_age_s: float | None = None,
+    ) -> Measurement | None:
+        """What the store has of a network under the present conditions, measured in so many processes or more."""
+        stored = self.store.find_measurement(job.key, self._conditions_of(job, scenario), max_age_s)
+        if stored is None or not self._clock.is_current(stored):
+            return None
+        return stored if job.numbers or len(stored.values_ms) >= processes else None
 
-    def _conditions(self, artifact: Artifact, scenario: Scenario = BURST) -> Conditions:
+    def _conditions_of(self, job: NetworkJob, scenario: Scenario) -> Conditions:
+        return self._conditions(job.artifact, scenario, job.engine)
+
+    def _conditions(self, artifact: Artifact, scenario: Scenario = BURST, engine: str = "") -> Conditions:
         inputs = artifact.description.get("inputs") or [[]]
         return Conditions(
             device=self.device.name,
             fingerprint=self.device.fingerprint,
-            engine="tvm-resident" if artifact.kind == "resident" else "tvm",
+            engine=engine or ("tvm-resident" if artifact.kind == "resident" else "tvm"),
             dtype="float32",
             input_shape=tuple(inputs[0]),
             threads=self.device.threads,
@@ -449,7 +496,7 @@ def _without_call(measurement: Measurement, overhead_ms: float) -> Measurement:
 
 def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:
     """The measurement with the share of kernels that have no schedule of ours, and its grade capped by that."""
-    if measurement.error is not None:
+    if measurement.error is not None or job.artifact.kind == "onnx":
         return measurement
     description = job.artifact.description
     calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))

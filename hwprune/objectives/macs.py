@@ -41,16 +41,21 @@ def layer_macs(shapes: NetworkShapes) -> FloatArray:
 
 
 def _products(template: LayerShape, c_in: np.ndarray, c_out: np.ndarray) -> np.ndarray:
-    """Pairs of channels that meet: every output of a depthwise layer meets one input, of a grouped one its group's."""
+    """Pairs of channels that meet: every output of a depthwise layer meets one input, of a grouped one its group's.
+
+    Of a sparse layer, its weights that are not zero.
+    """
+    if template.op == "conv2d_sparse":
+        return np.full_like(c_out, template.nonzeros)
     depth = 1 if template.op == "depthwise" else template.group_channels or c_in
     return np.asarray(depth * c_out)
 
 
 def _per_product(template: LayerShape) -> float:
-    """Multiply-adds for each pair of channels that meet."""
+    """Multiply-adds for each pair of channels that meet (of a sparse layer: for each weight)."""
     if template.op == "dense":
         return 1.0
-    if template.op not in ("conv2d", "conv2d_grouped", "conv2d_transposed", "depthwise"):
+    if template.op not in ("conv2d", "conv2d_sparse", "conv2d_grouped", "conv2d_transposed", "depthwise"):
         return 0.0
     size = np.array([template.height, template.width])
     kernel, stride, padding, dilation = map(
@@ -59,7 +64,7 @@ def _per_product(template: LayerShape) -> float:
     pixels = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     if template.op == "conv2d_transposed":  # its window moves over the input
         pixels = size
-    return float(pixels.prod() * kernel.prod())
+    return float(pixels.prod() * (1 if template.op == "conv2d_sparse" else kernel.prod()))
 
 
 OBJECTIVE = Macs()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import itertools
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 from hwprune.errors import ConfigError
 from hwprune.pruning.layers import Side
 
-#: 1: kept unit indices of every group.
-SCHEMA_VERSION = 1
+#: 1: kept unit indices of every group. 2: single weights, or trained weights, besides.
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +90,24 @@ class Groups(Sequence[Group]):
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What a candidate keeps: sorted unit indices of every group, in the order of the groups.
+    """What a candidate keeps: units of every group, perhaps only some of their weights, perhaps trained further.
 
     A plan says nothing of the network it belongs to: where plans of several networks meet, a key needs the network's
     digest beside :attr:`key`.
+
+    Attributes:
+        kept: sorted unit indices of every group, in the order of the groups.
+        mask: which single weights of the dense network are not zero, one bit each
+            (:class:`hwprune.pruning.unstructured.WeightLayout`); None where all are kept.
+        weights: digest of the dense network's weights as a search has trained them on; "" for those it began with.
 
     Raises:
         ConfigError: a group keeps nothing, or its indices are negative, unsorted or repeated.
     """
 
     kept: tuple[tuple[int, ...], ...]
+    mask: bytes | None = None
+    weights: str = ""
 
     def __post_init__(self) -> None:
         for number, units in enumerate(self.kept):
@@ -118,8 +128,11 @@ class PruningPlan:
 
     @functools.cached_property
     def key(self) -> str:
-        """SHA-256 of the kept units, the same for every way to arrive at them."""
-        return hashlib.sha256(json.dumps(self.kept, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 of what is kept, the same for every way to arrive at it."""
+        digest = hashlib.sha256(json.dumps(self.kept, separators=(",", ":")).encode())
+        if self.mask is not None or self.weights:
+            digest.update(b"\0" + self.weights.encode() + b"\0" + (self.mask or b""))
+        return digest.hexdigest()
 
     def check(self, groups: Groups) -> None:
         """Make sure that the plan belongs to these groups.
@@ -141,7 +154,11 @@ class PruningPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {"schema_version": SCHEMA_VERSION, "kept": [list(units) for units in self.kept]}
+        kept = [list(units) for units in self.kept]
+        if self.mask is None and not self.weights:
+            return {"schema_version": 1, "kept": kept}
+        mask = None if self.mask is None else base64.b64encode(zlib.compress(self.mask)).decode()
+        return {"schema_version": SCHEMA_VERSION, "kept": kept, "mask": mask, "weights": self.weights}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PruningPlan:
@@ -150,12 +167,18 @@ class PruningPlan:
         Raises:
             ConfigError: the data is no plan, or of another schema version.
         """
-        if data.get("schema_version") != SCHEMA_VERSION:
+        version = data.get("schema_version")
+        if version not in range(1, SCHEMA_VERSION + 1):
             raise ConfigError(
-                f"a plan of schema version {data.get('schema_version')!r} cannot be read, only {SCHEMA_VERSION}: "
+                f"a plan of schema version {version!r} cannot be read, only up to {SCHEMA_VERSION}: "
                 "export it again with this version of hwprune"
             )
-        return cls(tuple(_units(units) for units in data["kept"]))
+        mask = data.get("mask")
+        return cls(
+            tuple(_units(units) for units in data["kept"]),
+            None if mask is None else zlib.decompress(base64.b64decode(mask)),
+            data.get("weights", ""),
+        )
 
 
 def _units(units: Iterable[Any]) -> tuple[int, ...]:

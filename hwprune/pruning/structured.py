@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hwprune.networks.layers import PadShortcut
 from hwprune.pruning.layers import ChannelAxes, Side, channel_axes
 from hwprune.pruning.parameter_counts import ParameterCounts
 from hwprune.pruning.plan import Groups, Member, PruningPlan
+from hwprune.pruning.unstructured import WeightLayout
 
 Mask = NDArray[np.bool_]
 
@@ -58,10 +60,15 @@ class Slicer:
     def cut(self, plan: PruningPlan) -> nn.Module:
         """A smaller network with the same submodule names; it shares no parameter or buffer with the dense one.
 
+        Single weights that the plan drops are zero in it.
+
         Raises:
             ConfigError: the plan belongs to other groups.
         """
-        return _Cut(self._layers, self._containers, self._masks(plan)).module(self.module)
+        cut = _Cut(self._layers, self._containers, self._masks(plan)).module(self.module)
+        for name, bits in self.weight_masks(plan).items():
+            cut.get_parameter(name).detach().masked_fill_(torch.from_numpy(~bits), 0.0)
+        return cut
 
     def masked(self, plan: PruningPlan) -> nn.Module:
         """A copy of the dense network with zeros in all that :meth:`cut` removes; it answers as the cut network does.
@@ -95,6 +102,62 @@ class Slicer:
             for side, number in layer.patterns.items()
         )
         return {(name, side): np.flatnonzero(mask) for name, side, mask in sides if mask is not None}
+
+    @functools.cached_property
+    def weights(self) -> WeightLayout:
+        """The weights that a plan may drop one by one."""
+        return WeightLayout.of(self.module)
+
+    def weight_masks(self, plan: PruningPlan) -> dict[str, Mask]:
+        """Single weights that stay, in the shape that each parameter is cut to; empty where the plan drops none.
+
+        Raises:
+            ConfigError: the plan belongs to other groups.
+        """
+        if plan.mask is None:
+            return {}
+        bits, kept, masks = self.weights.unpack(plan.mask), self.kept_channels(plan), {}
+        for name, shape, place in self.weights.slices():
+            mask = bits[place].reshape(shape)
+            layer = name.removesuffix(".weight")
+            for axis, side in _axes(self.module.get_submodule(layer)).tensors["weight"].items():
+                if (layer, side) in kept:
+                    mask = mask.take(kept[layer, side], axis)
+            masks[name] = mask
+        return masks
+
+    def parameter_count(self, plan: PruningPlan) -> int:
+        """Parameters of the network that a plan keeps; single weights that it drops do not count.
+
+        Raises:
+            ConfigError: the plan belongs to other groups.
+        """
+        dropped = sum(int(mask.size - mask.sum()) for mask in self.weight_masks(plan).values())
+        return int(self.parameter_counts([plan.widths])[0]) - dropped
+
+    def paste(self, module: nn.Module, plan: PruningPlan) -> nn.Module:
+        """A copy of the dense network with the tensors of a cut one where they were cut from: :meth:`cut` reversed.
+
+        What the plan removes keeps the dense network's values.
+
+        Args:
+            module: a network that was cut to the plan, and perhaps trained.
+            plan: what it was cut to.
+
+        Raises:
+            ConfigError: the plan belongs to other groups.
+        """
+        pasted, kept = copy.deepcopy(self.module), self.kept_channels(plan)
+        for name, layer in pasted.named_modules():
+            axes, other = _axes(layer).tensors, module.get_submodule(name)
+            for key, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
+                indices = [np.arange(length) for length in tensor.shape]
+                for axis, side in axes.get(key, {}).items():
+                    indices[axis] = kept.get((name, side), indices[axis])
+                # Indices that are broadcast, not a grid: a layer has millions of weights.
+                places = tuple(map(torch.from_numpy, np.ix_(*indices))) if indices else (...,)
+                tensor.detach()[places] = getattr(other, key).detach()
+        return pasted
 
     def parameter_counts(self, widths: ArrayLike) -> NDArray[np.int64]:
         """``(n,)`` parameters of the networks that keep ``widths``, an ``(n, G)`` array of units of every group."""

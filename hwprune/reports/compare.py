@@ -93,6 +93,7 @@ class ComparedRun:
             "planned_memory_bytes": row.planned_memory_bytes,
             "speedup": dense.latency_ms / row.latency_ms if dense else None,
             "trust": row.trust,
+            "simulated": row.simulated,
         }
 
 
@@ -274,6 +275,7 @@ def _conditions(front: Front, problem: Problem, environment: Mapping[str, Any]) 
     """What a run's numbers depend on: the device, what was measured how, weights and images, effort, versions."""
     recorded = environment.get("conditions", {})
     tuned = sum(row.finetuned for row in front.points)
+    simulated = sum(row.simulated for row in front.rows)
     share = "all" if tuned == len(front.points) else "some"
     told = {"scenario": "burst", **front.conditions}  # runs of before there were others do not say it
     return {
@@ -289,6 +291,7 @@ def _conditions(front: Front, problem: Problem, environment: Mapping[str, Any]) 
         "objectives": list(front.objectives),
         "constraints": {name: str(bound) for name, bound in problem.constraints.items()},
         "evaluations": problem.budget.evaluations,
+        "simulated": f"{simulated} of {len(front.rows)} networks" if simulated else "none",
         "finetuned": f"{share} points, {problem.finetune.epochs} epochs" if tuned else "none",
         "hwprune": environment.get("hwprune"),
         **environment.get("packages", {}),

@@ -47,6 +47,7 @@ COLUMNS = (
     "energy_mj",
     "scenario",
     "boards",
+    "simulated",
 )
 
 

@@ -13,7 +13,7 @@ from hwprune.records import Evaluation
 
 
 class Journal:
-    """Append-only file of evaluations and refinements; what it holds is never paid for again.
+    """Append-only file of evaluations, refinements and parts; what it holds is never paid for again.
 
     A search is resumed by running it again from its start: it asks for the same candidates, and the journal answers
     for those that it knows.
@@ -25,7 +25,9 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._evaluations: dict[str, Evaluation] = {}
+        self._completions: dict[str, Evaluation] = {}
         self._refinements: dict[int, dict[str, Any]] = {}
+        self._parts: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
         if path is not None:
             self._read(path)
@@ -37,6 +39,15 @@ class Journal:
         """The recorded evaluation of a plan."""
         return self._evaluations.get(plan_key)
 
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """All recorded evaluations, in their order."""
+        return list(self._evaluations.values())
+
+    def completion(self, plan_key: str) -> Evaluation | None:
+        """The recorded evaluation on the whole split of a plan that was given up early before."""
+        return self._completions.get(plan_key)
+
     def refinement(self, generation: int) -> dict[str, Any] | None:
         """What was measured after a generation; None where nothing is recorded."""
         return self._refinements.get(generation)
@@ -46,10 +57,24 @@ class Journal:
         self._evaluations[evaluation.plan_key] = evaluation
         self._append({"kind": "evaluation", **asdict(evaluation)})
 
+    def add_completion(self, evaluation: Evaluation) -> None:
+        """Record the evaluation on the whole split of a plan that was given up early before."""
+        self._completions[evaluation.plan_key] = evaluation
+        self._append({"kind": "completion", **asdict(evaluation)})
+
     def add_refinement(self, generation: int, data: dict[str, Any]) -> None:
         """Record what was measured after a generation; it is on the disk when this returns."""
         self._refinements[generation] = data
         self._append({"kind": "refinement", "generation": generation, "data": data})
+
+    def part(self, name: str) -> dict[str, Any] | None:
+        """What a part of the search has found; None where nothing is recorded."""
+        return self._parts.get(name)
+
+    def add_part(self, name: str, data: dict[str, Any]) -> None:
+        """Record what a part of the search has found; it is on the disk when this returns."""
+        self._parts[name] = data
+        self._append({"kind": "part", "name": name, "data": data})
 
     def close(self) -> None:
         """Close the file."""
@@ -88,10 +113,13 @@ class Journal:
 
     def _take(self, record: dict[str, Any]) -> None:
         kind = record.pop("kind")
-        if kind == "evaluation":
+        if kind in ("evaluation", "completion"):
             evaluation = Evaluation(**{**record, "widths": tuple(record["widths"])})
-            self._evaluations[evaluation.plan_key] = evaluation
+            known = self._evaluations if kind == "evaluation" else self._completions
+            known[evaluation.plan_key] = evaluation
         elif kind == "refinement":
             self._refinements[record["generation"]] = record["data"]
+        elif kind == "part":
+            self._parts[record["name"]] = record["data"]
         else:
             raise ValueError(f"unknown kind {kind!r}")

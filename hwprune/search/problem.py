@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hwprune import objectives as objective_plugins
 from hwprune.errors import CompileError, ConfigError, InfeasibleError
-from hwprune.records import Evaluation, Measurement
-from hwprune.search.archive import violation
+from hwprune.records import Evaluation, Measurement, Score
 from hwprune.search.operators import latin_hypercube
 from hwprune.search.space import SearchSpace
 from latency_models.shapes import NetworkShapes
 
+if TYPE_CHECKING:  # torch takes a second to import, and a problem of formulas needs none of it
+    from hwprune.search.network import PrunableNetwork
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Value = TypeVar("Value")
 
+#: What more error than the dense network's is of interest: the margin of published comparisons.
+ERROR_MARGIN = 0.2
 #: What can go wrong with one candidate alone; everything else (a lost device, a bug of ours) ends the search.
 CANDIDATE_FAILURES = (CompileError, RuntimeError, ArithmeticError, MemoryError)
 
@@ -32,6 +38,11 @@ class Plan(Protocol):
     @property
     def key(self) -> str:
         """Digest; equal plans have equal keys."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Kept channels of every group."""
         ...
 
 
@@ -47,6 +58,26 @@ class Refiner(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Takes the metric of many plans: as cheaply as it can, on as many processes as it has."""
+
+    def scores(self, plans: Sequence[Any], bars: Sequence[float]) -> Iterator[Score]:
+        """Score of every plan, in their order, each as soon as it is there; a failure is data.
+
+        The same plans and bars get the same scores, however many processes there are.
+
+        Args:
+            plans: distinct plans.
+            bars: error of each that another candidate has at no higher cost; who is surely worse may be given up
+                before it has seen the whole split. inf where it must see it.
+        """
+        ...
+
+    def known(self) -> Sequence[tuple[tuple[int, ...], str, Score]]:
+        """Widths, plan key and score of all candidates that searches before this one took through the whole split."""
+        ...
+
+
 @dataclass(frozen=True)
 class SearchProblem:
     """One pruning problem as a search sees it: functions of widths, no network.
@@ -57,6 +88,7 @@ class SearchProblem:
         costs: ``(n, G)`` widths to the cheap objectives (all but ``error``) by name, ``(n,)`` each.
         plan: ``(G,)`` widths to the plan that keeps the most important channels.
         accuracy: a plan to the task's metric on the validation split: the expensive part of a true evaluation.
+        judge: takes the metrics of many plans in the place of ``accuracy``; None where there is nothing faster.
         error: the metric to the objective ``error``.
         exact: a plan to the objectives whose prediction is not exact but whose computation is (the memory plan).
         measure: a plan to its whole network's measurement, where ``latency`` is to be measured and not predicted.
@@ -66,6 +98,11 @@ class SearchProblem:
         refiner: corrects the latency model behind ``costs`` between generations.
         shapes: ``(n, G)`` widths to layer shapes, for the surrogate's features.
         channel_step: the device's channel step, for the surrogate's features.
+        ref_point: ``(n_obj,)`` worst values that are of interest, the reference of the hypervolume; None for the dense
+            network's, with an error that is :data:`ERROR_MARGIN` higher.
+        passes: a plan to the multiply-adds of its true evaluation, in passes of the dense network over the validation
+            images; 1 where nobody counts.
+        network: the network itself, for methods that look inside it; None where there is none.
     """
 
     space: SearchSpace
@@ -81,45 +118,90 @@ class SearchProblem:
     refiner: Refiner | None = None
     shapes: Callable[[IntArray], NetworkShapes] | None = None
     channel_step: int = 8
+    ref_point: tuple[float, ...] | None = None
+    judge: Judge | None = None
+    passes: Callable[[Any], float] = lambda plan: 1.0
+    network: PrunableNetwork | None = None
 
     def cheap(self, widths: IntArray) -> dict[str, FloatArray]:
         """Cheap objectives of ``(n, G)`` widths by name, ``(n,)`` each."""
         return {name: np.asarray(values, dtype=np.float64) for name, values in self.costs(widths).items()}
 
-    def predict(self, widths: IntArray, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``(n, n_obj)`` objective values and ``(n,)`` constraint violations of widths whose errors are predicted."""
-        values = {**self.cheap(widths), "error": errors}
-        F = np.column_stack([values[name] for name in self.objectives])
-        return F, violation(values, self.bounds, len(widths))
-
     def evaluate(self, plan: Any, widths: IntArray, origin: str, generation: int) -> Evaluation:
         """Evaluate one plan truly, a second time where the first fails; a failure is data."""
         started = time.perf_counter()
-        values: dict[str, float] = {}
-        metric = reason = None
-        for _ in range(2):
-            try:
-                values, metric = self._values(plan, widths)
-                reason = None
-                break
-            except CANDIDATE_FAILURES as error:
-                values, metric, reason = {}, None, f"{type(error).__name__}: {error}"
+        costs, reason = self.costs_of(plan, widths)
+        score = Score(None, error=reason) if reason else next(iter(self.scores([plan], [float("inf")])))
         seconds = time.perf_counter() - started
-        kept = tuple(int(width) for width in widths)
-        return Evaluation(plan.key, kept, values, metric, origin, generation, seconds, reason)
+        return self.evaluation(plan, widths, costs, score, origin, generation, seconds)
 
-    def _values(self, plan: Any, widths: IntArray) -> tuple[dict[str, float], float]:
-        values = {name: float(value[0]) for name, value in self.cheap(widths[None]).items()}
-        if self.exact is not None:
-            values |= {name: float(value) for name, value in self.exact(plan).items()}
-        if self.measure is not None:  # before the accuracy, which costs more
-            values["latency"] = _trusted_latency_ms(self.measure(plan))
-        metric = float(self.accuracy(plan))
-        values["error"] = float(self.error(metric))
-        wrong = [name for name, value in values.items() if not np.isfinite(value)]
-        if wrong:
-            raise ArithmeticError(f"{', '.join(wrong)} not finite")
-        return values, metric
+    def costs_of(self, plan: Any, widths: IntArray) -> tuple[dict[str, float], str | None]:
+        """All objectives of one plan but its error, computed or measured; or none and the reason."""
+
+        def compute() -> dict[str, float]:
+            values = {name: float(value[0]) for name, value in self.cheap(widths[None]).items()}
+            if self.exact is not None:
+                values |= {name: float(value) for name, value in self.exact(plan).items()}
+            if self.measure is not None:
+                values["latency"] = _trusted_latency_ms(self.measure(plan))
+            return _finite(values)
+
+        costs, reason = attempt(compute)
+        return costs or {}, reason
+
+    def scores(self, plans: Sequence[Any], bars: Sequence[float]) -> Iterator[Score]:
+        """Score of every plan, in their order; see :meth:`Judge.scores`."""
+        if self.judge is not None:
+            yield from self.judge.scores(plans, bars)
+            return
+        for plan in plans:
+            metric, reason = attempt(functools.partial(self.accuracy, plan))
+            yield Score(None if metric is None else float(metric), error=reason)
+
+    def evaluation(
+        self,
+        plan: Any,
+        widths: IntArray,
+        costs: Mapping[str, float],
+        score: Score,
+        origin: str,
+        generation: int,
+        seconds: float,
+    ) -> Evaluation:
+        """Record of a plan whose costs and score are known."""
+        kept = tuple(int(width) for width in widths)
+        values, reason = {}, score.error
+        if score.metric is not None:
+            error = float(self.error(score.metric))
+            values = {**costs, "error": error}
+            reason = None if np.isfinite(error) else "ArithmeticError: error not finite"
+        if reason is not None:
+            return Evaluation(plan.key, kept, {}, None, origin, generation, seconds, reason)
+        told = Evaluation(plan.key, kept, values, score.metric, origin, generation, seconds)
+        return replace(told, images=score.images, stored=score.stored)
+
+
+def attempt(compute: Callable[[], Value]) -> tuple[Value | None, str | None]:
+    """What ``compute`` returns, or why it failed a second time too."""
+    reason = None
+    for _ in range(2):
+        try:
+            return compute(), None
+        except CANDIDATE_FAILURES as error:
+            reason = f"{type(error).__name__}: {error}"
+    return None, reason
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    """``values``.
+
+    Raises:
+        ArithmeticError: some are not finite.
+    """
+    wrong = [name for name, value in values.items() if not np.isfinite(value)]
+    if wrong:
+        raise ArithmeticError(f"{', '.join(wrong)} not finite")
+    return values
 
 
 def _trusted_latency_ms(measurement: Measurement) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from hwprune.records import PROTOCOL_VERSION, Conditions, Measurement, digest
+from hwprune.store.accuracies import Accuracies
 from hwprune.store.artifacts import DEFAULT_CAP_BYTES, ArtifactStore
 from hwprune.store.database import BUSY_TIMEOUT_S, location_of, open_database, translated
 from hwprune.store.leases import Leases
@@ -32,6 +33,7 @@ class Store:
     Attributes:
         artifacts: compiled libraries by SHA-256.
         leases: who has which device.
+        accuracies: what candidates score, on any device.
     """
 
     def __init__(self, url: sa.URL, engine: sa.Engine, artifacts: ArtifactStore) -> None:
@@ -39,6 +41,7 @@ class Store:
         self._engine = engine
         self.artifacts = artifacts
         self.leases = Leases(url, engine)
+        self.accuracies = Accuracies(url, engine)
 
     @classmethod
     def open(

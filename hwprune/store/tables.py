@@ -5,7 +5,8 @@ import sqlalchemy as sa
 #: The newest migration in migrations/versions; a store of an older revision is migrated when it is opened.
 #: 0001: measurements of networks and kernels.
 #: 0002: leases of devices.
-SCHEMA_REVISION = "0002"
+#: 0003: accuracies of candidates.
+SCHEMA_REVISION = "0003"
 
 metadata = sa.MetaData()
 
@@ -41,4 +42,26 @@ leases = sa.Table(
     sa.Column("process", sa.String(255), nullable=False),
     sa.Column("since_s", sa.Float, nullable=False, doc="seconds since 1970, UTC, by the holder's clock"),
     sa.Column("heartbeat", sa.Integer, nullable=False),
+)
+
+#: One row for all that accuracies depend on beside the plan; see `accuracies.py`.
+accuracy_protocols = sa.Table(
+    "accuracy_protocols",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("facts", sa.JSON, nullable=False),
+)
+
+#: One row an accuracy, never changed nor deleted.
+accuracies = sa.Table(
+    "accuracies",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("protocol", sa.String(64), nullable=False),
+    sa.Column("plan_key", sa.String(64), nullable=False),
+    sa.Column("widths", sa.JSON, nullable=False),
+    sa.Column("metric", sa.Float, nullable=False),
+    sa.Column("images", sa.Integer, doc="null for the whole split"),
+    sa.Column("found_at_s", sa.Float, nullable=False, doc="seconds since 1970, UTC"),
+    sa.Index("ix_accuracies_plan", "protocol", "plan_key"),
 )

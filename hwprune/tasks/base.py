@@ -123,6 +123,13 @@ class BaseTask(ABC):
     def score(self, results: Iterable[tuple[Any, Batch]]) -> float:
         """Value of the metric over the outputs of all batches; each is computed when it is asked for."""
 
+    def right(self, outputs: Any, batch: Batch) -> int | None:
+        """Images of a batch whose outputs are right, where the metric is their share of all images; else None.
+
+        A task that counts lets a search give up candidates that are surely worse before they have seen all images.
+        """
+        return None
+
     def error(self, metric_value: float) -> float:
         """``1 - value`` where more is better, which suits fractions; the value itself where less is better."""
         return 1 - metric_value if self.metric.higher_is_better else metric_value

@@ -30,11 +30,15 @@ class Classification(BaseTask):
     def score(self, results: Iterable[tuple[Any, Batch]]) -> float:
         """Top-1, in [0, 1]."""
         right = seen = 0
-        for logits, (_, targets) in results:
-            self._check(logits, targets)
-            right += int((logits.argmax(1) == targets).sum())
-            seen += len(targets)
+        for logits, batch in results:
+            right += self.right(logits, batch)
+            seen += len(batch[1])
         return right / seen
+
+    def right(self, outputs: Any, batch: Batch) -> int:
+        """Images whose largest logit is the right one."""
+        self._check(outputs, batch[1])
+        return int((outputs.argmax(1) == batch[1]).sum())
 
     def _check(self, logits: Any, targets: Tensor) -> None:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

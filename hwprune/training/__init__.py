@@ -1,7 +1,7 @@
 """Training, fine-tuning, BatchNorm re-estimation, and weights in files."""
 
 from hwprune.training.batchnorm import BatchNormEstimator, reestimate_batchnorm
-from hwprune.training.loop import Epoch, TrainingSettings, distillation_loss, finetune, train
+from hwprune.training.loop import Epoch, TrainingSettings, distillation_loss, finetune, fit, held_zeros, train
 from hwprune.training.weights import load_weights, save_weights, weights_digest
 
 __all__ = [
@@ -10,6 +10,8 @@ __all__ = [
     "TrainingSettings",
     "distillation_loss",
     "finetune",
+    "fit",
+    "held_zeros",
     "load_weights",
     "reestimate_batchnorm",
     "save_weights",

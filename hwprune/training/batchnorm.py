@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -26,23 +29,30 @@ class BatchNormEstimator:
 
     def __call__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
         """Set the statistics of ``module`` in place to the mean over the batches, computed in ``dtype``."""
-        layers = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
-        if not layers:
-            return
-        training, momenta = module.training, [layer.momentum for layer in layers]
-        module.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all batches
-            layer.train()
-        try:
-            with torch.inference_mode(), autocast(dtype):
-                for batch in self.batches:
-                    self._task.forward(module, batch)
-        finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
-                layer.momentum = momentum
-            module.train(training)
+        with torch.inference_mode(), autocast(dtype), estimating(module) as wanted:
+            for batch in self.batches if wanted else ():
+                self._task.forward(module, batch)
+
+
+@contextlib.contextmanager
+def estimating(module: nn.Module) -> Iterator[bool]:
+    """Block whose batches set the BatchNorm statistics of ``module``, in place, to the plain mean over them.
+
+    Yields whether there is any layer that takes them; everything else is in evaluation mode meanwhile.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS) and layer.track_running_stats]
+    training, momenta = module.training, [layer.momentum for layer in layers]
+    module.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+        layer.train()
+    try:
+        yield bool(layers)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        module.train(training)
 
 
 def reestimate_batchnorm(

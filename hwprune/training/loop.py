@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,7 +107,7 @@ def train(
     Raises:
         ConfigError: the loss stopped being a number.
     """
-    _fit(module, task, settings or TrainingSettings(), task.loss, progress)
+    fit(module, task, settings or TrainingSettings(), task.loss, progress)
 
 
 def finetune(
@@ -132,7 +136,26 @@ def finetune(
             aim = task.forward(teacher, batch)
         return (1 - share) * task.loss(outputs, batch) + share * distillation_loss(outputs, aim, temperature)
 
-    _fit(module, task, settings, loss, progress)
+    fit(module, task, settings, loss, progress)
+
+
+@contextlib.contextmanager
+def held_zeros(module: nn.Module, masks: Mapping[str, npt.NDArray[np.bool_]]) -> Iterator[None]:
+    """Training in the block leaves weights at zero that are dropped: their gradient is none.
+
+    Args:
+        module: a network whose dropped weights are zero.
+        masks: weights that stay, by parameter and in its shape.
+    """
+    handles = []
+    for name, mask in masks.items():
+        stays = torch.from_numpy(mask.astype(np.float32))
+        handles.append(module.get_parameter(name).register_hook(functools.partial(torch.mul, stays)))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -145,13 +168,18 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _fit(
+def fit(
     module: nn.Module,
     task: Task,
     settings: TrainingSettings,
-    loss_of: Callable[[Tensor, Batch], Tensor],
-    progress: Progress | None,
+    loss_of: Callable[[Any, Batch], Tensor],
+    progress: Progress | None = None,
 ) -> None:
+    """Train ``module`` in place with a loss of one's own: of the module's outputs, and the batch they are for.
+
+    Raises:
+        ConfigError: the loss stopped being a number.
+    """
     module.to(memory_format=torch.channels_last)  # a tenth faster
     optimizer = torch.optim.SGD(
         module.parameters(),
@@ -183,7 +211,7 @@ def _epoch(
     module: nn.Module,
     task: Task,
     settings: TrainingSettings,
-    loss_of: Callable[[Tensor, Batch], Tensor],
+    loss_of: Callable[[Any, Batch], Tensor],
     optimizer: torch.optim.Optimizer,
     epoch: int,
 ) -> float:

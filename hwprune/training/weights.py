@@ -6,9 +6,10 @@ import hashlib
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -19,18 +20,22 @@ from hwprune.errors import WeightsError
 #: Keys that a message names before it says "and so on".
 NAMED_KEYS = 3
 
+#: Endings of the two tensors that stand for one of many zeros: which values are not zero, one bit each, and these.
+BITS, VALUES = ":bits", ":values"
+
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Copy the weights of a ``.safetensors`` file, or of a state dictionary in any other, into ``module``.
 
-    Number formats are converted. A dictionary under ``state_dict``, and names that ``DataParallel`` has prefixed with
-    ``module.``, are understood.
+    Number formats are converted, and tensors that were stored sparse get their zeros back. A dictionary under
+    ``state_dict``, and names that ``DataParallel`` has prefixed with ``module.``, are understood.
 
     Raises:
         WeightsError: the file is missing or unreadable, or its keys or shapes are not those of ``module``.
     """
     path = Path(path)
-    found, expected = _read(path), module.state_dict()
+    expected = module.state_dict()
+    found = _filled(_read(path), expected)
     # Old files lack these counters, which no output depends on.
     found = {**{key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}, **found}
     reshaped = [
@@ -51,14 +56,24 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     module.load_state_dict(found)
 
 
-def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None, *, sparse: bool = False
+) -> None:
     """Write the weights of ``module`` as safetensors: the whole file or none.
+
+    Args:
+        module: whose weights.
+        path: the file.
+        metadata: kept beside them.
+        sparse: store what has many zeros as the values that are not, and a bit each for where they are.
 
     Raises:
         WeightsError: the file cannot be written.
     """
     path = Path(path)
     tensors = {key: value.detach().clone().contiguous() for key, value in module.state_dict().items()}
+    if sparse:
+        tensors = {key: part for name, tensor in tensors.items() for key, part in _thinned(name, tensor)}
     content = safetensors.torch.save(tensors, dict(metadata) if metadata else None)
     temporary = None
     try:
@@ -82,6 +97,33 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _thinned(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The tensor, or the two that stand for it where these are smaller."""
+    values = tensor[tensor != 0]
+    bits = np.packbits((tensor != 0).numpy())
+    if tensor.dim() < 2 or values.nbytes + bits.nbytes >= tensor.nbytes:
+        yield name, tensor
+        return
+    yield name + BITS, torch.from_numpy(bits)
+    yield name + VALUES, values
+
+
+def _filled(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors, the sparse ones with their zeros; those that fit no expected shape stay as they are."""
+    filled = dict(found)
+    for name in [key.removesuffix(BITS) for key in found if key.endswith(BITS)]:
+        if name not in expected or name + VALUES not in found:
+            continue
+        bits, values = found[name + BITS].numpy(), found[name + VALUES]
+        places = torch.from_numpy(np.unpackbits(bits).astype(np.bool_)[: expected[name].numel()])
+        if int(places.sum()) == len(values) and len(places) == expected[name].numel():
+            tensor = torch.zeros(expected[name].numel(), dtype=values.dtype)
+            tensor[places] = values
+            filled[name] = tensor.reshape(expected[name].shape)
+            del filled[name + BITS], filled[name + VALUES]
+    return filled
 
 
 def _read(path: Path) -> dict[str, Tensor]:

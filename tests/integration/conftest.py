@@ -47,7 +47,8 @@ class Commands:
                 **os.environ,
                 "HWPRUNE_HOME": str(self.folder / "home"),
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": str(Path(__file__).parent),  # of user_code.py
+                # Of user_code.py, and of the checkout that is tested where another one is installed.
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

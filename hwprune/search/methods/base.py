@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hwprune.errors import ConfigError, UnknownNameError
 from hwprune.search.archive import Archive
+from hwprune.search.breeding import distinct
 from hwprune.search.evaluation import SearchContext
 from hwprune.search.operators import latin_hypercube
+from hwprune.search.problem import SearchProblem
 from hwprune.search.space import SearchSpace
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from hwprune.search.network import PrunableNetwork
 
 IntArray = npt.NDArray[np.int64]
 
@@ -37,6 +42,23 @@ class MethodSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def objectives(self) -> tuple[str, ...] | None:
+        """What the method minimizes whatever the problem says; None for the problem's objectives."""
+        return None
+
+    def check(self, wanted: Iterable[str], *, is_measured: bool) -> None:
+        """Refuse a problem that the method cannot solve, before anything is loaded.
+
+        Args:
+            wanted: objectives that are minimized or bounded.
+            is_measured: whether candidates' latencies are measured, and not predicted.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        return
+
 
 Settings = TypeVar("Settings", bound=MethodSettings)
 
@@ -59,6 +81,17 @@ def parse(kind: type[Settings], method: str, values: Mapping[str, Any]) -> Setti
         reason = first["msg"].removeprefix("Value error, ")
         found = f", found {first['input']!r}" if name else ""
         raise ConfigError(f"{method}: {name or 'settings'}: {reason[0].lower()}{reason[1:]}{found}") from None
+
+
+def network_of(problem: SearchProblem, method: str) -> PrunableNetwork:
+    """The network behind a problem.
+
+    Raises:
+        ConfigError: there is none, and the method looks inside it.
+    """
+    if problem.network is None:
+        raise ConfigError(f"{method} looks inside the network, and this problem has none: use hamp, nsga2 or random")
+    return problem.network
 
 
 def population_size(wanted: int | None, budget: int) -> int:
@@ -86,8 +119,3 @@ def initial_widths(space: SearchSpace, pop_size: int, random_state: np.random.Ge
         genomes = space.upper * latin_hypercube(missing, space.n_var, random_state)
         chosen = distinct(np.vstack([chosen, space.decode(genomes)]))
     return chosen
-
-
-def distinct(widths: IntArray) -> IntArray:
-    """``(n, G)`` widths without repetition, in the order of their first appearance."""
-    return widths[np.sort(np.unique(widths, axis=0, return_index=True)[1])]

@@ -46,6 +46,26 @@ def test_long_work_says_now_and_then_how_much_is_left(
     assert capsys.readouterr().err == "measuring: 2/4, 12 s left\nmeasuring: 2/4 in 30 s\n"
 
 
+def test_live_view_is_no_part_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(terminal=False).progress(1, "searching") as steps:
+        steps.show(["hypervolume 0.1", "2 s left"])
+    assert capsys.readouterr().err == "searching: 0/1 in 0 s\n"
+
+
+def test_lines_of_the_live_view_stand_below_the_progress() -> None:
+    from rich.console import Console as Terminal
+
+    with module._bar() as progress:
+        steps = module._Bar(progress, progress.add_task("searching", total=2, note=""))
+        steps.show(["hypervolume 0.1", "2 s left"])
+        shown = Terminal(width=80, file=io.StringIO(), force_terminal=False)
+        for part in progress.get_renderables():
+            shown.print(part)
+    lines = shown.file.getvalue().splitlines()
+    assert lines[0].startswith("searching")
+    assert [line.strip() for line in lines[1:]] == ["hypervolume 0.1", "2 s left"]
+
+
 def test_work_of_unknown_length_counts_only(capsys: pytest.CaptureFixture[str]) -> None:
     with Console(terminal=False).progress(None, "waiting") as steps:
         steps.advance(2)

@@ -12,6 +12,7 @@ from hwprune.compilation import link
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import trace
 from hwprune.errors import CompileError
+from hwprune.executors import Forked
 from latency_models.shapes import LayerShape
 
 
@@ -79,7 +80,7 @@ def test_kernels_are_compiled_once(compiler, tmp_path):
 
 def test_processes_compile_side_by_side(compiler, tmp_path):
     shapes = [conv(compiler.target, 4, 4, height=size) for size in (4, 6)]
-    pack = Compiler(compiler.target, tmp_path, workers=2).kernels(shapes)
+    pack = Compiler(compiler.target, tmp_path, Forked(2)).kernels(shapes)
     assert pack.artifact.sha256 == compiler.kernels(shapes).artifact.sha256
 
 

@@ -1,0 +1,93 @@
+"""The table: which methods run on which network, with which settings and how many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hwprune import plugins
+
+#: Network -> its spec, the file of its weights, and whether all entries run on it.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet20": {"name": "resnet_cifar", "depth": 20},
+    "resnet56": {"name": "resnet_cifar", "depth": 56},
+    "vgg14": {"name": "vgg_cifar", "depth": 14},
+}
+#: Seeds of a structured entry on each network; 10 and more are compared by a signed-rank test.
+SEEDS = {"resnet20": 10, "resnet56": 2, "vgg14": 2}
+#: Seeds of an entry that prunes single weights.
+WEIGHT_SEEDS = {"resnet20": 5, "resnet56": 2}
+
+Kind = Literal["method", "control", "ablation"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table.
+
+    Attributes:
+        name: in the results.
+        method: plug-in.
+        kind: what it is compared as.
+        settings: of the method.
+        problem: keys of the problem that differ, by section.
+        networks: where it runs.
+        by_weight: it prunes single weights: its hypervolume is one of error and density.
+    """
+
+    name: str
+    method: str
+    kind: Kind
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    problem: Mapping[str, Any] = field(default_factory=dict)
+    networks: tuple[str, ...] = ("resnet20",)
+    by_weight: bool = False
+
+    def seeds(self, network: str) -> int:
+        """Runs on a network; a sweep draws nothing and runs once."""
+        if self.method in ("uniform", "global_magnitude", "netadapt", "torch_pruning"):
+            return 1
+        return (WEIGHT_SEEDS if self.by_weight else SEEDS)[network]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether this checkout has the method."""
+        return self.method in plugins.names("hwprune.search.methods")
+
+
+def _criterion(name: str) -> dict[str, Any]:
+    return {"pruning": {"criterion": name}}
+
+
+ALL = tuple(NETWORKS)
+
+STRUCTURED = (
+    Entry("hamp", "hamp", "method", networks=ALL),
+    Entry("smoea", "smoea", "method", {"tau_drop": (1.0, 3.0, 8.0)}, networks=("resnet20", "vgg14")),
+    Entry("emo_dir", "emo_dir", "method", networks=("resnet20", "resnet56")),
+    Entry("nsga2", "nsga2", "control", networks=ALL),
+    Entry("random", "random", "control"),
+    Entry("netadapt", "netadapt", "control", networks=ALL),
+    Entry("torch_pruning", "torch_pruning", "control"),
+    Entry("uniform_l1", "uniform", "control", problem=_criterion("l1_norm"), networks=ALL),
+    Entry("uniform_l2", "uniform", "control", problem=_criterion("l2_norm")),
+    Entry("uniform_fpgm", "uniform", "control", problem=_criterion("fpgm")),
+    Entry("hamp_nsga2_selection", "hamp", "ablation", {"selection": "nsga2"}),
+    Entry("hamp_no_local_search", "hamp", "ablation", {"ls_starts": 0}),
+    Entry("hamp_no_preselection", "hamp", "ablation", {"preselect_factor": 1}),
+    Entry("emo_dir_rank_threshold", "emo_dir", "ablation", {"joint": "rank_threshold"}),
+    Entry("emo_dir_local_accuracy", "emo_dir", "ablation", {"joint": "local_accuracy"}),
+    Entry("emo_dir_random", "emo_dir", "ablation", {"joint": "random"}),
+)
+
+_WEIGHTS: dict[str, Any] = {"networks": ("resnet20", "resnet56"), "by_weight": True}
+BY_WEIGHT = (
+    Entry("hierarchical", "hierarchical", "method", **_WEIGHTS),
+    Entry("hierarchical_phase1", "hierarchical", "control", {"coarse_share": 1.0}, **_WEIGHTS),
+    Entry("hierarchical_uniform", "hierarchical", "ablation", {"importance": "uniform", "beta": 0.0}, **_WEIGHTS),
+    Entry("hierarchical_flat", "hierarchical", "control", {"coarse_share": 0.0}, **_WEIGHTS),
+    Entry("global_magnitude", "global_magnitude", "control", **_WEIGHTS),
+)
+
+ENTRIES = {entry.name: entry for entry in (*STRUCTURED, *BY_WEIGHT)}

@@ -1,0 +1,85 @@
+"""Thresholds, corridors and variation of weight masks."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from hwprune.search.masks import Corridor
+
+N = 2000
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def corridor(generator):
+    importance = generator.permutation(np.arange(1, N + 1, dtype=np.float32) / N)
+    heavy, light = importance > 0.2, importance > 0.7
+    light[0] = True  # a corridor need not be nested
+    return Corridor(heavy, light, importance)
+
+
+def test_individuals_stay_inside_the_corridor(corridor, generator):
+    first, *_, last = corridor.sample(5, 0.1, generator)
+    child = corridor.mutate(corridor.cross(first, last, 0.5, 0.05, generator), 50, 0.5, generator)
+    for packed in (first, last, child):
+        bits = corridor.bits(packed)
+        assert np.array_equal(corridor.packed(bits), packed)
+    outside = corridor.bits(first)
+    outside[np.setdiff1d(np.arange(N), corridor.free)[0]] ^= True
+    assert corridor.packed(outside) is None
+
+
+def test_start_is_spread_from_the_light_end_to_the_heavy_one(corridor, generator):
+    kept = np.array([corridor.kept(packed) for packed in corridor.sample(9, 0.1, generator)])
+    wanted = np.linspace(1, len(corridor) - 1, 9)
+    assert np.abs(kept - wanted).max() < 4 * np.sqrt(len(corridor))  # four standard deviations of a sum of coins
+
+
+def test_start_keeps_important_bits_more_often(corridor, generator):
+    packed = corridor.sample(3, 0.1, generator)[1]
+    kept = corridor.bits(packed)[corridor.free]
+    assert corridor.importance[kept].mean() > corridor.importance[~kept].mean() + 0.1
+
+
+def test_crossover_keeps_what_the_parents_share(corridor, generator):
+    one, _, other = corridor.sample(3, 0.1, generator)
+    a, b = corridor.bits(one), corridor.bits(other)
+    child = corridor.bits(corridor.cross(one, other, 0.5, 0.05, generator))
+    assert np.array_equal(child[a == b], a[a == b])
+    assert (child != a).any()
+    assert (child != b).any()
+
+
+@pytest.mark.parametrize(("drop_share", "change"), [(1.0, -40), (0.0, 40)])
+def test_mutation_flips_as_many_bits_as_it_is_told_and_spares_the_important(corridor, generator, drop_share, change):
+    packed = corridor.sample(3, 0.1, generator)[1]
+    mutant = corridor.mutate(packed, 40, drop_share, generator)
+    before, after = corridor.bits(packed)[corridor.free], corridor.bits(mutant)[corridor.free]
+    assert int(after.sum()) - int(before.sum()) == change
+    flipped, candidates = before != after, before if drop_share else ~before
+    mean = corridor.importance[candidates].mean()
+    assert (corridor.importance[flipped].mean() < mean) == bool(drop_share)
+
+
+def test_mutation_of_more_bits_than_there_are_flips_all(corridor, generator):
+    packed = corridor.sample(3, 0.1, generator)[1]
+    assert corridor.kept(corridor.mutate(packed, 10 * N, 1.0, generator)) == 0
+
+
+def test_hundred_masks_of_resnet_110_need_a_tenth_of_a_gigabyte(generator):
+    importance = generator.random(1_719_856, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        corridor = Corridor(importance > 0.2, importance > 0.8, importance)
+        population = corridor.sample(100, 0.1, generator)
+        corridor.mutate(corridor.cross(population[0], population[-1], 0.5, 0.05, generator), 5000, 0.5, generator)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(population) == 100
+    assert peak_bytes < 100e6
