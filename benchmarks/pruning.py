@@ -9,6 +9,9 @@ network over 1,000 validation images in multiply-adds, BatchNorm's statistics in
 measured on this computer and judged on the whole validation split; the hypervolume is that of error, latency and memory
 below (dense error + 0.20, dense latency, dense memory), of single weights that of error and density below (1, 1).
 
+``--smoea-vgg14`` prunes VGG-14 to the size of SMOEA's paper, two epochs after each group of layers and ten at the end,
+and compares it with the dense network trained for twenty more.
+
 Each finished run is written to ``results/pruning.json``; ``--resume`` goes on behind them. ``--quick`` runs one method
 with a fresh seed and a tenth of the budget, and checks the committed results for their form.
 """
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from conditions import conditions, print_conditions, print_result
+from prunings import smoea_vgg
 from prunings.entries import ENTRIES, NETWORKS, Entry
 from prunings.runs import DENSE_PASSES, Setting, finetune_points, hypervolume, run_entry
 from prunings.verdicts import lines, malformed, volumes
@@ -49,9 +53,16 @@ def main() -> None:
             console=Terminal(),
             epochs=arguments.epochs,
         )
-        results = _quick(setting) if arguments.quick else _all(setting, arguments)
+        if arguments.quick:
+            results = _quick(setting)
+        elif arguments.smoea_vgg14:
+            results = _smoea_vgg14(setting, arguments.seeds or 1)
+        else:
+            results = _all(setting, arguments)
     for line in lines(results["runs"]):
         print(line)
+    for found in results.get("smoea_vgg14", []):
+        print("SMOEA on VGG-14:", ", ".join(f"{key} {value}" for key, value in found.items()))
     controls = [name for name, entry in ENTRIES.items() if entry.kind == "control"]
     print_result({"hv": volumes(results["runs"]), "controls": controls})
 
@@ -69,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="as many seeds an entry at most")
     parser.add_argument("--finetune", action="store_true", help="fine-tune three points of each entry's first run")
     parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
+    parser.add_argument("--smoea-vgg14", action="store_true", help="SMOEA's own comparison alone; takes hours")
     parser.add_argument("--quick", action="store_true", help="one small run, and the form of the results")
     return parser.parse_args()
 
@@ -86,6 +98,16 @@ def _all(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.finetune and seed == 0 and "finetuned" not in record and (setting.runs / record["run"]).exists():
             record["finetuned"] = finetune_points(setting, record, by_weight=entry.by_weight)
             _write(results)
+    return results
+
+
+def _smoea_vgg14(setting: Setting, seeds: int) -> dict[str, Any]:
+    """SMOEA on VGG-14 with fine-tuning between its groups, as many seeds as are not there yet."""
+    results = _read()
+    found = results.setdefault("smoea_vgg14", [])
+    for seed in range(len(found), seeds):
+        found.append(smoea_vgg.compare(setting, seed))
+        _write(results)
     return results
 
 

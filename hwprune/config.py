@@ -267,6 +267,7 @@ class RunConfig(Section):
         method: name of the search method.
         method_settings: the method's settings.
         channel_step: the device's channel step when the run began, which ``round_to: auto`` stands for.
+        scenario: what the device is put through while the front is measured.
     """
 
     problem: Problem
@@ -274,6 +275,7 @@ class RunConfig(Section):
     method: str
     method_settings: dict[str, Any] = {}
     channel_step: int | None = None
+    scenario: str = "burst"
 
     def to_yaml(self) -> str:
         """Text of the file."""

@@ -17,7 +17,7 @@ from hwprune.accuracy.scorer import Look
 LEVEL = 1e-3
 
 #: Images at the first look; each next look has twice as many.
-FIRST_LOOK = 240
+FIRST_LOOK = 120
 
 
 def look_sizes(batches: Sequence[int]) -> list[int]:

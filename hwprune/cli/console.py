@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,41 @@ class Console:
         else:
             with _bar() as progress:
                 yield _Bar(progress, progress.add_task(description, total=total, note=""))
+
+    @contextlib.contextmanager
+    def side_by_side(self, names: Sequence[str]) -> Iterator[Mapping[str, Console]]:
+        """Consoles of parts that are worked on at the same time; on a terminal each has a line that stays."""
+        if self.quiet or not self.terminal:
+            yield {name: _PartConsole(name, self) for name in names}
+        else:
+            with _bar() as progress:
+                yield {name: _PartConsole(name, self, progress) for name in names}
+
+
+class _PartConsole(Console):
+    """Messages and progress of one part."""
+
+    def __init__(self, name: str, whole: Console, progress: Progress | None = None) -> None:
+        super().__init__(whole.quiet, terminal=False)
+        self._name = name
+        self._progress = progress
+        self._task = progress.add_task(f"{name}: waits", total=None, note="") if progress else None
+
+    def info(self, message: str) -> None:
+        super().info(f"{self._name}: {message}")
+
+    def warn(self, message: str) -> None:
+        super().warn(f"{self._name}: {message}")
+
+    @contextlib.contextmanager
+    def progress(self, total: float | None, description: str) -> Iterator[Steps]:
+        description = f"{self._name}: {description}"
+        if self._progress is None or self._task is None:
+            with super().progress(total, description) as steps:
+                yield steps
+        else:
+            self._progress.reset(self._task, total=total, description=description, note="")
+            yield _Bar(self._progress, self._task)
 
 
 class _Silence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class Console(Protocol):
     def progress(self, total: float | None, description: str) -> contextlib.AbstractContextManager[Steps]:
         """Show the progress of ``total`` steps while the context is open."""
 
+    def side_by_side(self, names: Sequence[str]) -> contextlib.AbstractContextManager[Mapping[str, Console]]:
+        """Consoles of parts that are worked on at the same time: each has a name and one line for its progress."""
+
 
 class Silent:
     """A console for programs: says nothing."""
@@ -52,6 +55,11 @@ class Silent:
     def progress(self, total: float | None, description: str) -> Iterator[Steps]:
         """Steps that show nothing."""
         yield self
+
+    @contextlib.contextmanager
+    def side_by_side(self, names: Sequence[str]) -> Iterator[Mapping[str, Console]]:
+        """Consoles that say nothing."""
+        yield dict.fromkeys(names, self)
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Nobody wants to know."""

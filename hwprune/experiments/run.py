@@ -20,18 +20,21 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, known_model, latency_model
-from hwprune.experiments.devices import find
+from hwprune.experiments.calibration import Calibrator, latency_model, model_at_hand
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
 from hwprune.experiments.judging import ALONE, Crew, open_judge
+from hwprune.experiments.members import members_of
+from hwprune.experiments.pool import open_devices
+from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
 from hwprune.experiments.search_view import SearchView, summary
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
+from hwprune.scenario import BURST, Scenario
 from hwprune.search import methods
 from hwprune.search.evaluation import UNLIMITED, Generation, SearchContext
 from hwprune.search.feasibility import feasibility
@@ -99,6 +102,7 @@ def search(
     runs_folder: Path,
     console: Console,
     max_age_s: float | None = None,
+    scenario: Scenario = BURST,
     crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
@@ -106,19 +110,20 @@ def search(
     Args:
         problem: the resolved config.
         home: where devices, store and artifacts are.
-        device_name: a registered device.
+        device_name: a registered device, or identical ones as a pool: ``A+B+C``.
         method: name of the search method.
         method_settings: its settings.
         runs_folder: where the run's folder is made.
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
+        scenario: what the device is put through while the front is measured; candidates are timed in bursts.
         crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
         DeviceError: the device is unknown, or lost.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
@@ -128,19 +133,23 @@ def search(
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
     with (
         crew.team(problem) as team,
-        open_session(home, device, console, max_age_s=max_age_s) as session,
+        home.open_store() as store,
+        open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session,
     ):
-        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
+        judge = open_judge(bench, team, store.accuracies, console)
         model = latency_model(session, bench, console)
+        for note in model.notes(bench.arithmetic.templates):
+            console.info(note)
         step = session.device.channel_step
         for sentence in feasibility(search_problem(bench, session, Calibrator(session, bench, model), bounds, step)):
             console.info(sentence)
         config = RunConfig(
             problem=problem,
-            device=device_name,
+            device=device.address,
             method=method,
             method_settings=dict(method_settings),
             channel_step=step,
+            scenario=str(scenario),
         )
         folder = _begin(runs_folder, config, bench, device, model)
         return _search(folder, config, bench, session, model, judge, team, console)
@@ -165,7 +174,7 @@ def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], cons
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
     """Folder of a new run with all that is known before it; none where that cannot be written."""
-    folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
+    folder = RunFolder.create(runs_folder, f"{device.name}-{config.problem.network['name']}-{config.method}")
     try:
         write_text(folder.path / "latency_model.json", model.to_json())
         facts = {**environment(), "device": device.description, "conditions": run_conditions(bench, device)}
@@ -187,10 +196,14 @@ def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE
     config = RunConfig.load(folder.path / "config.yaml")
     if (folder.path / "front.json").exists():
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
-    device = find(home, config.device)
+    device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with crew.team(config.problem) as team, open_session(home, device, console) as session:
-        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
+    with (
+        crew.team(config.problem) as team,
+        home.open_store() as store,
+        open_devices(home, config.device, bench, console) as session,
+    ):
+        judge = open_judge(bench, team, store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
         return _search(folder, config, bench, session, model, judge, team, console)
 
@@ -209,13 +222,13 @@ def dry_run(
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
-    model = known_model(home, device, bench)
+    model = model_at_hand(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
@@ -259,7 +272,8 @@ def search_problem(
         session: the device; None where nothing is measured, then energy is neither computed nor bounded.
         calibrator: holds the latency model; None where there is none, then latency is not either.
         bounds: upper bounds by objective.
-        channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        channel_step: what ``round_to: auto`` stands for where no model tells it for each group; None for the target's
+            vector length.
         judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
@@ -294,7 +308,7 @@ def search_problem(
         space=SearchSpace.of(
             bench.groups.sizes.tolist(),
             round_to=problem.pruning.round_to,
-            channel_step=step,
+            channel_step=step if calibrator is None else channel_steps(calibrator.model, bench),
             pruning_ratio_max=problem.pruning.pruning_ratio_max,
             scores=bench.scores,
         ),

@@ -252,7 +252,7 @@ class SearchContext:
         started = time.perf_counter()
         todo = [name for name in works if self._journal.part(name) is None]
         if self.executor is None or len(todo) < 2:
-            made = map(_call, (works[name] for name in todo))
+            made: Iterator[Part] = map(_call, (works[name] for name in todo))
         else:
             made = self.executor.map(_call, [works[name] for name in todo])
         for name, part in zip(todo, made, strict=True):
@@ -413,18 +413,25 @@ class SearchContext:
     def _evaluations(
         self, new: Sequence[Plan], origins: Mapping[str, str], generation: int
     ) -> Generator[Evaluation, None, None]:
-        """Evaluate plans truly; which of them may be given up early was settled before the first."""
-        problem, started = self.problem, time.perf_counter()
-        rows = [np.array(plan.widths, dtype=np.int64) for plan in new]
+        """Evaluations of plans, made as they are asked for; who may be given up early is settled at once.
+
+        The bars are those before the generation, of which a resumed run finds a part in its journal.
+        """
+        started = time.perf_counter()
+        problem, rows = self.problem, [np.array(plan.widths, dtype=np.int64) for plan in new]
         costs = [problem.costs_of(plan, row) for plan, row in zip(new, rows, strict=True)]
         sound = [index for index, (_, reason) in enumerate(costs) if reason is None]
         bars = [self.archive.bar(costs[index][0]) for index in sound]
-        scores = problem.scores([new[index] for index in sound], bars)
-        for plan, row, (values, reason) in zip(new, rows, costs, strict=True):
-            score = next(scores) if reason is None else Score(None, error=reason)
-            now = time.perf_counter()
-            yield problem.evaluation(plan, row, values, score, origins[plan.key], generation, now - started)
-            started = time.perf_counter()  # what is done with an evaluation is no part of the next one
+
+        def made(started: float) -> Generator[Evaluation, None, None]:
+            scores = problem.scores([new[index] for index in sound], bars)
+            for plan, row, (values, reason) in zip(new, rows, costs, strict=True):
+                score = next(scores) if reason is None else Score(None, error=reason)
+                now = time.perf_counter()
+                yield problem.evaluation(plan, row, values, score, origins[plan.key], generation, now - started)
+                started = time.perf_counter()  # what is done with an evaluation is no part of the next one
+
+        return made(started)
 
     def _take(self, plan: Plan, made: Iterator[Evaluation]) -> Evaluation:
         known = self._known.get(plan.key)

@@ -44,7 +44,7 @@ class SearchSpace:
         sizes: Sequence[int],
         *,
         round_to: int | Sequence[int] | Literal["auto"] = "auto",
-        channel_step: int = 8,
+        channel_step: int | Sequence[int] = 8,
         pruning_ratio_max: float = 0.9,
         scores: Sequence[FloatArray] | None = None,
     ) -> SearchSpace:
@@ -54,7 +54,7 @@ class SearchSpace:
             sizes: dense channels of every group.
             round_to: step of the widths; ``auto`` takes ``channel_step``, and less for groups that would have fewer
                 than eight levels.
-            channel_step: the device's step, where wider does not cost more until the next one.
+            channel_step: the device's step, where wider does not cost more until the next one; or that of each group.
             pruning_ratio_max: largest share of a group that is removed.
             scores: importance of every group's channels, for the encoding ``layer_threshold``.
 

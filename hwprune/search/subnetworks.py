@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -134,6 +134,10 @@ class PartJudge:
     def slicer(self) -> Slicer:
         """Cuts candidates."""
         return Slicer(self.part, self.groups)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The slicer is quickly made anew.
+        return {name: value for name, value in vars(self).items() if name != "slicer"}
 
     def plan(self, units: Units) -> PruningPlan:
         """Units of the sub-network's groups as a plan of the network in which all else is whole."""

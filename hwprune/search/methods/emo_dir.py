@@ -16,13 +16,14 @@ Choices of this implementation:
     - A detector is a convolution, a mean and a linear layer, trained on the dense network's features
       (``detector=tail``: the dense network's remaining layers). Where the budget does not hold an epoch of it, tails
       are used.
-    - A genome has one bit a filter, or one ratio a layer of filters ranked by importance.
+    - A genome has one bit a filter, or one ratio a layer of filters ranked by importance. A part of the start keeps
+      the most important filters, the rest random ones.
     - Inside a search weights are inherited, and BatchNorm's statistics re-estimated on ``subnet_bn_images`` images.
     - Members of fronts are trained with a feature constraint where the budget holds it.
     - Impairments are taken to add up (``joint=knapsack``), and schemes that cover the predicted front are evaluated
       whole; what was predicted for them is in the run's journal.
     - The budget in multiply-adds is shared: ``SEARCH_SHARE`` for the searches, ``RANKING_SHARE`` for impairments, the
-      rest for joint schemes.
+      rest for joint schemes. With tails a search already knows the impairments, and gets their share.
     - ``minimize=published``: error and multiply-adds, whatever the problem's objectives. With ``minimize=problem``,
       latency and others take the place of multiply-adds, by the device's model of the whole network.
 """
@@ -46,11 +47,13 @@ from hwprune.search import detectors as heads
 from hwprune.search import joint
 from hwprune.search.archive import Archive
 from hwprune.search.compute import Compute, Part
+from hwprune.search.detectors import Detector
 from hwprune.search.evaluation import BudgetExhausted, SearchContext
-from hwprune.search.filters import BitEncoding, Bits, Encoding, FilterBits, RatioEncoding
+from hwprune.search.filters import BitEncoding, Encoding, FilterBits, RatioEncoding
 from hwprune.search.joint import Schemes
 from hwprune.search.methods.base import MethodSettings, network_of
 from hwprune.search.network import PrunableNetwork
+from hwprune.search.subnetwork_search import PartSearch
 from hwprune.search.subnetwork_training import Trainee, train_member
 from hwprune.search.subnetworks import (
     PartJudge,
@@ -60,7 +63,7 @@ from hwprune.search.subnetworks import (
     divide,
     part_judge,
 )
-from hwprune.search.subsearch import LocalFront, evolve
+from hwprune.search.subsearch import LocalFront
 
 FloatArray = npt.NDArray[np.float64]
 Count = Annotated[int, Field(ge=1)]
@@ -91,6 +94,7 @@ class Settings(MethodSettings):
         n_gen: most generations of a sub-network's search.
         cx_prob: probability of crossover.
         kept_ratio_min: smallest share of filters that an individual keeps at the start.
+        ranked_share: share of the start that keeps the most important filters; the others keep random ones.
         front_ft_epochs: training of each member of a front; none for as many as a quarter of the budget holds.
         front_ft_lr: its largest learning rate.
         joint: how fronts are joined: all sums of impairments, thresholds of their ranks, sums of what members lose by
@@ -112,6 +116,7 @@ class Settings(MethodSettings):
     n_gen: Count = 30
     cx_prob: Share = 0.9
     kept_ratio_min: Annotated[float, Field(gt=0, le=1)] = 0.3
+    ranked_share: Share = 0.5
     front_ft_epochs: Annotated[int, Field(ge=0)] | None = None
     front_ft_lr: Annotated[float, Field(gt=0)] = 0.01
     joint: Literal["knapsack", "rank_threshold", "local_accuracy", "random"] = "knapsack"
@@ -213,29 +218,44 @@ class _Run:
     def _fronts(self, judges: list[PartJudge]) -> list[list[Member]]:
         """Fronts of all sub-networks (step 2c)."""
         context, settings = self.context, self.settings
-        share = SEARCH_SHARE * context.passes_left / len(judges)
+        # Where all impairments come from the searches themselves, these get the share of the ranking.
+        share = SEARCH_SHARE + (RANKING_SHARE if all(map(_tells_impairment, judges)) else 0.0)
+        share *= context.passes_left / len(judges)
         if any(share < EVALUATIONS_MIN * judge.compute(judge.part).total for judge in judges):
             raise BudgetExhausted
         seeds = context.random_state.integers(2**31, size=len(judges))
-        scores = [tuple(self.network.scores[number] for number in judge.numbers) for judge in judges]
+        searches = [self._search(judge) for judge in judges]
         works: dict[str, Callable[[], Part]] = {
             f"sub-network {number}": functools.partial(
-                search_part, judge, settings, score, share, int(seed), self._costs(judge)
+                searches[number], judge, passes=share, seed=int(seed), costs=self._costs(judge)
             )
-            for number, (judge, score, seed) in enumerate(zip(judges, scores, seeds, strict=True))
+            for number, (judge, seed) in enumerate(zip(judges, seeds, strict=True))
         }
         if settings.minimize == "published":
             found = context.parts(works)
         else:  # costs are asked of this process's latency model
             found = {name: context.part(name, work) for name, work in works.items()}
         fronts = []
-        for name, score in zip(works, scores, strict=True):
-            filters = _filters(settings, score)
+        for name, search in zip(works, searches, strict=True):
+            filters = search.filters
             front = LocalFront.from_dict(found[name]["front"])
             losses = front.F[:, 0] - found[name]["unpruned"]
             members = [Member(filters.kept(row), float(loss)) for row, loss in zip(front.bits, losses, strict=True)]
             fronts.append([member for member in members if _is_pruned(filters, member)])
         return fronts
+
+    def _search(self, judge: PartJudge) -> PartSearch:
+        """How a sub-network is searched."""
+        settings = self.settings
+        scores = tuple(self.network.scores[number] for number in judge.numbers)
+        least = np.maximum(1, [int(settings.min_kept * len(group)) for group in scores])
+        filters = FilterBits(scores, np.asarray(least, np.int64))
+        encoding: Encoding = RatioEncoding(filters, settings.cx_prob)
+        if settings.encoding == "filter_bits":
+            encoding = BitEncoding(
+                filters, cx_prob=settings.cx_prob, ranked_share=settings.ranked_share, ratio_min=settings.kept_ratio_min
+            )
+        return PartSearch(filters, encoding, settings.pop_size, settings.n_gen)
 
     def _costs(self, judge: PartJudge) -> Callable[[list[Units]], FloatArray] | None:
         """Costs of the whole network with one sub-network pruned; None where the sub-network tells its own."""
@@ -308,6 +328,9 @@ class _Run:
             tail = None if is_last else segments.part(part.end, segments.places[-1])
             behind_macs = 0.0 if tail is None else segments.macs(self.network.dense, part.end)
             price = judge.compute(judge.part, behind_macs).total
+            if _tells_impairment(judge) and not any(member.weights for member in fronts[number]):
+                values.append(self._ranked(judge, fronts, number, [each.local_loss for each in fronts[number]]))
+                continue
             affordable = int(share / price) - 1
             if affordable < 1:
                 raise BudgetExhausted
@@ -333,12 +356,16 @@ class _Run:
             losses = context.part(f"impairment {number}", work)["losses"]
             if self.settings.joint == "local_accuracy":
                 losses = [member.local_loss for member in front]
-            savings = self._savings(judge, [member.units for member in front])
-            told = np.column_stack([losses, -savings])
-            rows = joint.non_dominated(told)
-            fronts[number] = [front[row] for row in rows]
-            values.append(told[rows])
+            values.append(self._ranked(judge, fronts, number, losses))
         return values
+
+    def _ranked(self, judge: PartJudge, fronts: list[list[Member]], number: int, losses: Sequence[float]) -> FloatArray:
+        """Impairments and negated savings of a front, which loses what others of it beat (step 4)."""
+        front = fronts[number]
+        told = np.column_stack([losses, -self._savings(judge, [member.units for member in front])])
+        rows = joint.non_dominated(told)
+        fronts[number] = [front[row] for row in rows]
+        return np.asarray(told[rows])
 
     def _join(self, judges: list[PartJudge], fronts: list[list[Member]], values: list[FloatArray]) -> None:
         """Joint schemes, evaluated whole (steps 5 and 6)."""
@@ -380,60 +407,9 @@ class _Run:
         return PruningPlan(tuple(kept), weights=network.adopt(module))
 
 
-def search_part(
-    judge: PartJudge,
-    settings: Settings,
-    scores: tuple[FloatArray, ...],
-    passes: float,
-    seed: int,
-    costs: Callable[[list[Units]], FloatArray] | None,
-) -> Part:
-    """The front of one sub-network (steps 2a to 2c): a function of its arguments, so that any process may run it.
-
-    Args:
-        judge: of the sub-network.
-        settings: the method's.
-        scores: importance of the units of its groups.
-        passes: multiply-adds that may be spent, in dense passes.
-        seed: of everything random.
-        costs: minimized beside the error; None for the sub-network's own multiply-adds.
-    """
-    filters = _filters(settings, scores)
-    spent = judge.compute(judge.part)
-    price = spent.total
-    unpruned_macs = judge.macs(judge.part)
-
-    def objectives(bits: Bits) -> FloatArray:
-        nonlocal spent
-        units = [filters.kept(row) for row in bits]
-        rows = []
-        for each in units:
-            module = judge.candidate(each)
-            rows.append([judge.error(module), judge.macs(judge.slicer.cut(judge.plan(each))) / unpruned_macs])
-            spent += judge.compute(module)
-        F = np.array(rows)
-        return F if costs is None else np.column_stack([F[:, :1], costs(units)])
-
-    affordable = int(passes / price) - 1
-    pop_size = int(np.clip(affordable // 4, 4, 24)) if settings.pop_size is None else settings.pop_size
-    pop_size = min(pop_size, affordable)
-    encoding: Encoding = RatioEncoding(filters, settings.cx_prob)
-    if settings.encoding == "filter_bits":
-        encoding = BitEncoding(filters, cx_prob=settings.cx_prob, ranked_share=0.0, ratio_min=settings.kept_ratio_min)
-    front = evolve(
-        encoding,
-        objectives,
-        pop_size=pop_size,
-        evaluations=pop_size * (settings.n_gen + 1),
-        random_state=np.random.default_rng(seed),
-        may_go_on=lambda: spent.total + pop_size * price <= passes,
-    )
-    return Part({"front": front.as_dict(), "unpruned": judge.error(judge.part)}, spent)
-
-
-def _filters(settings: Settings, scores: tuple[FloatArray, ...]) -> FilterBits:
-    sizes = np.array([len(group) for group in scores])
-    return FilterBits(scores, np.maximum(1, np.floor(settings.min_kept * sizes)).astype(np.int64))
+def _tells_impairment(judge: PartJudge) -> bool:
+    """Whether what a search minimizes is the error of the whole network: without a detector of the part's own."""
+    return not isinstance(judge.detector, Detector)
 
 
 def _is_pruned(filters: FilterBits, member: Member) -> bool:

@@ -115,8 +115,8 @@ class NetAdapt:
         if met:
             return np.array(met)
         now = float(problem.cheap(widths[None])[resource][0])
-        cost, candidate = min(nearest, key=lambda pair: pair[0], default=(now, widths))
-        return candidate[None] if cost < now else np.empty((0, space.n_var), dtype=np.int64)
+        least, candidate = min(nearest, key=lambda pair: pair[0], default=(now, widths))
+        return candidate[None] if least < now else np.empty((0, space.n_var), dtype=np.int64)
 
 
 METHOD = NetAdapt

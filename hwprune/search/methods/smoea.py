@@ -154,6 +154,7 @@ class SMOEA:
         segments = Segments(network.dense, network.task.example_input())
         chunks = self._chunks(segments.stages(network.groups), len(network.groups))  # step 1
         tolerances = self.settings.tolerances
+        fronts: dict[str, LocalFront] = {}
         with context.until_spent():
             dense = context.evaluate_plans([PruningPlan.dense(network.groups)], "initial", 0)[0]
             context.end_generation(0)
@@ -163,7 +164,7 @@ class SMOEA:
                 model = _Model(PruningPlan.dense(network.groups), dense.objectives["error"])
                 for step, numbers in enumerate(chunks):  # step 2
                     done = sweep * len(chunks) + step
-                    task = _Group(self.settings, context, network, segments, model, numbers)
+                    task = _Group(self.settings, context, network, segments, model, numbers, fronts)
                     model = task.prune(tolerance, done, len(tolerances) * len(chunks) - done)
                     context.end_generation(1 + done, selection=self.settings.moea)
         return context.archive
@@ -184,7 +185,7 @@ class SMOEA:
 
 @dataclass
 class _Group:
-    """One group's turn."""
+    """One group's turn; ``fronts`` has those of earlier turns, which another tolerance may begin with, too."""
 
     settings: Settings
     context: SearchContext
@@ -192,6 +193,7 @@ class _Group:
     segments: Segments
     model: _Model
     numbers: list[int]
+    fronts: dict[str, LocalFront]
 
     def prune(self, tolerance: float, done: int, left: int) -> _Model:
         """The network after this group's turn.
@@ -209,11 +211,14 @@ class _Group:
         picks = int(np.clip(PICK_SHARE * share / whole, 1, PICKS))
         seed = int(context.random_state.integers(2**31))
         afforded = share - picks * whole
-        if settings.fitness == "accuracy":
+        key = f"{self.model.plan.key} {self.numbers}"
+        front = self.fronts.get(key)
+        if front is None and settings.fitness == "accuracy":
             front = self._by_accuracy(max(int(afforded / whole), 0), done + 1, seed)
-        else:
+        elif front is None:
             found = context.part(f"group {done}", lambda: self._search(afforded, done, seed))
             front = LocalFront.from_dict(found["front"])
+        self.fronts[key] = front
         model = self._pick(front, tolerance, picks, done + 1) if len(front.bits) else self.model
         if epochs and model.plan.widths != self.model.plan.widths:
             return self._finetuned(model, epochs, done)
@@ -322,7 +327,8 @@ class _Group:
             return self.context.evaluate_plans([plans[index]], "picked", generation)[0]
 
         if settings.pick == "tolerance":
-            low, high, seen = 0, len(plans) - 1, {}
+            low, high = 0, len(plans) - 1
+            seen: dict[int, float] = {}
             while low < high and len(seen) < picks - 1:
                 middle = (low + high) // 2
                 seen[middle] = _error(evaluated(middle))

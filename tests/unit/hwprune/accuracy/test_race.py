@@ -17,7 +17,7 @@ def given_up(wrong: np.ndarray, bar: float) -> bool:
 
 
 def test_looks_double_and_end_at_half_of_the_split() -> None:
-    assert look_sizes(BATCHES) == [250, 500, 1000, 2000]
+    assert look_sizes(BATCHES) == [125, 250, 500, 1000, 2000]
     assert look_sizes([100, 100]) == []
 
 
@@ -28,8 +28,8 @@ def test_without_a_bar_everything_is_seen(bar: float) -> None:
 
 def test_a_clearly_worse_candidate_is_given_up_at_the_first_look() -> None:
     (seen, errors), *_ = looks(0.12, BATCHES)
-    assert seen == 250
-    assert 0.12 * seen < errors < 0.25 * seen
+    assert seen == 125
+    assert 0.12 * seen < errors < 0.3 * seen
 
 
 def test_a_candidate_as_good_as_the_bar_is_hardly_ever_given_up() -> None:
