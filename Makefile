@@ -47,6 +47,7 @@ bench: compiler $(DEV)  ## Run every benchmark in its quick form
 test-devices: compiler $(DEV)  ## Run the tests against SSH servers, network namespaces and emulated arm64 boards
 	@tests/integration/devices/install.sh || echo "not all could be installed: tests that need it are skipped"
 	$(call pytest,-n 2 --dist loadfile tests/integration/devices/test_board_faults.py tests/integration/devices/test_board_latency.py)
+	$(call pytest,tests/integration/devices/test_board_fleet.py)
 	$(call pytest,tests/integration/devices --ignore-glob '*/test_board_*')
 
 test-gpu: compiler $(DEV)  ## Run the tests that need a CUDA device

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -33,10 +34,10 @@ from device_agents.errors import (
     RequestRefused,
     RunFailed,
 )
-from device_agents.results import Block, Loaded, SelfTest, TimingRequest, TimingResult, timing_result
+from device_agents.results import Block, Load, Loaded, SelfTest, TimingRequest, TimingResult, timing_result
 from device_agents.transport import Transport
 
-__all__ = ["AgentClient", "Block", "Loaded", "SelfTest", "TimingRequest", "TimingResult"]
+__all__ = ["NO_LOAD", "AgentClient", "Block", "Load", "Loaded", "SelfTest", "TimingRequest", "TimingResult"]
 
 ERRORS: dict[str, type[AgentError]] = {
     "busy": DeviceBusy,
@@ -50,6 +51,9 @@ ERRORS: dict[str, type[AgentError]] = {
 
 #: Called with the blocks that are done and their total.
 Progress = Callable[[int, int], None]
+
+#: Calls that follow each other without a pause.
+NO_LOAD = Load()
 
 #: An agent's folder may hold so much, unless the host says otherwise.
 FOLDER_BYTES_MAX = 1 << 30
@@ -223,6 +227,7 @@ class AgentClient:
         warmup_ms_max: float = 300.0,
         max_s: float = 60.0,
         timeout_s: float = 30.0,
+        load: Load = NO_LOAD,
         on_progress: Progress | None = None,
     ) -> list[TimingResult]:
         """Time all requests in interleaved rounds: one block of each, then the next block of each.
@@ -236,6 +241,7 @@ class AgentClient:
             warmup_ms_max: longest warm-up of each.
             max_s: no block starts later.
             timeout_s: a library that is silent for longer is ended.
+            load: what the device is put through meanwhile.
             on_progress: told now and then how far it is.
 
         Returns:
@@ -267,6 +273,7 @@ class AgentClient:
             warmup_ms_max=float(warmup_ms_max),
             max_s=float(max_s),
             timeout_s=float(timeout_s),
+            load=asdict(load),
         )
         if len(answer["results"]) != len(jobs):
             raise self._fail(AgentLost(f"measure: {len(answer['results'])} results for {len(jobs)} requests"))

@@ -3,6 +3,7 @@
 DeviceError
 ├── UnknownDeviceError      a device that is not in the inventory, with the nearest known name
 ├── DeviceFileError         an inventory file that cannot be used
+├── RecordingError          a recording of a device that cannot be read or written
 ├── BoardUnfit              a board that cannot run the agent: no Python, no room to load libraries from
 ├── DeviceChanged           it is no longer what was registered: another kernel, processor or clock
 └── AgentError              the agent cannot do what was asked of it
@@ -45,6 +46,10 @@ class UnknownDeviceError(DeviceError):
 
 class DeviceFileError(DeviceError):
     """An inventory file that cannot be read, written or understood."""
+
+
+class RecordingError(DeviceError):
+    """A recording of a device that cannot be read, understood or written."""
 
 
 class BoardUnfit(DeviceError):

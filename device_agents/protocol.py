@@ -22,7 +22,8 @@ from typing import IO, Any, Callable, NamedTuple
 #: 2: a job without an index may have numbers: the widths of a resident network.
 #: 3: hello names the host and limits the folder; clean; energy of blocks; every line is answered.
 #: 4: a library that has to be put again is missing, not a failure; jobs of a measurement may end when they are steady.
-PROTOCOL_VERSION = 4
+#: 5: measure takes a load: a pace, untimed calls before each block, cold caches; blocks tell the device's state.
+PROTOCOL_VERSION = 5
 
 #: Seconds between an agent's signs of life while it works.
 HEARTBEAT_S = 2.0
@@ -203,6 +204,13 @@ def text(characters_max: int) -> Check:
     return check
 
 
+def flag(value: Any) -> bool:
+    """Check for true or false."""
+    if not isinstance(value, bool):
+        raise BadRequest(f"expected true or false, got {reprlib.repr(value)}")
+    return value
+
+
 def digest(value: Any) -> str:
     """Check for a SHA-256 in hexadecimal."""
     if not isinstance(value, str) or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
@@ -250,6 +258,7 @@ _patience = number(0.001, 7200.0)
 _int32 = integer(-(2**31), 2**31 - 1)
 _bytes_text = text(LINE_BYTES_MAX)
 _job = record({"handle": _handle, "index": optional(_int32), "numbers": list_of(_int32, 65536)})
+_load = record({"rate_hz": optional(number(0.01, 10000.0)), "busy_ms": number(0.0, 60000.0), "cold": flag})
 _self_test = record({"input": _bytes_text, "expected": _bytes_text, "rtol": number(0.0, 1.0)})
 
 #: Every verb with the type of each of its arguments; all of them must be given.
@@ -277,6 +286,7 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
         "warmup_ms_max": number(0.0, 60000.0),
         "max_s": _seconds,
         "timeout_s": _patience,
+        "load": _load,
     },
     "run": {"handle": _handle, "input": _bytes_text, "timeout_s": _patience},
     "unload": {"handle": _handle},

@@ -106,26 +106,30 @@ class Device(pydantic.BaseModel):
 
     Attributes:
         name: what users call it.
-        transport: the way to its agent.
+        transport: the way to its agent; ``replay`` where a recording answers in its place.
         platform: its type, a module of ``agent/platforms``.
         target: TVM's target: ``{"kind": "llvm", "mtriple": ..., "mcpu": ..., "mattr": [...]}``.
         cores: where to pin what is measured; anywhere if empty.
         threads: threads of one inference.
         channel_step: multiples that widths are rounded to; None for what suits the target.
+        channel_steps: the same of kinds of layers where it is another (``conv2d 3x3 at 32x32``).
         ssh: the way to a board; None for this computer.
+        recording: file that answers for it; None for a device that is there.
         description: what the agent said of the device at registration.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, pydantic.AfterValidator(check_name)]
-    transport: Literal["local", "ssh"]
+    transport: Literal["local", "ssh", "replay"]
     platform: Annotated[str, pydantic.AfterValidator(check_platform)]
     target: dict[str, Any]
     cores: tuple[Annotated[pydantic.StrictInt, pydantic.Field(ge=0)], ...] = ()
     threads: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] = 1
     channel_step: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] | None = None
+    channel_steps: dict[str, Annotated[pydantic.StrictInt, pydantic.Field(ge=1)]] = {}
     ssh: SshWay | None = None
+    recording: str | None = None
     description: dict[str, Any] = {}
 
     @pydantic.model_validator(mode="after")
@@ -133,6 +137,8 @@ class Device(pydantic.BaseModel):
         """The way belongs to the transport that goes it."""
         if (self.transport == "ssh") != (self.ssh is not None):
             raise ValueError("transport 'ssh' and the key 'ssh' belong together: give both or neither")
+        if (self.transport == "replay") != (self.recording is not None):
+            raise ValueError("transport 'replay' and the key 'recording' belong together: give both or neither")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -141,6 +147,11 @@ class Device(pydantic.BaseModel):
         if self.cores and self.threads > len(set(self.cores)):
             raise ValueError(f"{self.threads} threads need as many cores: add to cores {self.cores}, or lower threads")
         return self
+
+    @property
+    def address(self) -> str:
+        """What names it on the command line: its name, or the file that answers for it."""
+        return self.name if self.recording is None else f"replay:{self.recording}"
 
     @property
     def fingerprint(self) -> str:

@@ -17,6 +17,14 @@ _ns = number(0.0, 1e18)
 _positive_ns = integer(1, 10**18)
 _message = text(1 << 20)
 
+
+def mapping(value: Any) -> dict[str, Any]:
+    """An object of any fields."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"expected an object, got a {type(value).__name__}")
+    return value
+
+
 _block = record(
     {
         "ns": list_of(_positive_ns, 1 << 22),
@@ -24,6 +32,7 @@ _block = record(
         "before_ns": _positive_ns,
         "after_ns": _positive_ns,
         "energy_uj": optional(_count),
+        "state": optional(mapping),
     }
 )
 _result = record(
@@ -43,13 +52,6 @@ def base64_bytes(value: Any) -> bytes:
         return base64.b64decode(text(protocol.LINE_BYTES_MAX)(value), validate=True)
     except ValueError as error:
         raise BadRequest(f"not base64: {error}") from error
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """An object of any fields."""
-    if not isinstance(value, dict):
-        raise BadRequest(f"expected an object, got a {type(value).__name__}")
-    return value
 
 
 def facts(value: Any) -> dict[str, Any]:

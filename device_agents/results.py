@@ -59,8 +59,23 @@ class TimingRequest:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What the device is put through while it is timed.
+
+    Attributes:
+        rate_hz: calls begin so often, with gaps between them; None for no gaps.
+        busy_ms: calls without a pause before each block, that are not timed.
+        cold: other data fill the caches before each call.
+    """
+
+    rate_hz: float | None = None
+    busy_ms: float = 0.0
+    cold: bool = False
+
+
+@dataclass(frozen=True)
 class Block:
-    """Calls without a pause, and how fast the reference kernel was on either side.
+    """Calls that were taken in one go, and how fast the reference kernel was on either side.
 
     Attributes:
         values_ms: (calls,) times; each the mean of a batch where one call is too short for the clock.
@@ -68,6 +83,8 @@ class Block:
         reference_after_ms: the same just after.
         calls: calls of the block, those that are not timed included.
         energy_mj: what the device's meter counted during all of them; None without a meter.
+        state: clocks, temperatures and the like during the untimed calls before it, and ``elapsed_s`` since
+            the measurement began; None where there were no such calls.
     """
 
     values_ms: tuple[float, ...]
@@ -75,6 +92,7 @@ class Block:
     reference_after_ms: float
     calls: int = 0
     energy_mj: float | None = None
+    state: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +139,7 @@ def timing_result(raw: dict[str, Any]) -> TimingResult:
             reference_after_ms=block["after_ns"] / 1e6,
             calls=1 + len(block["ns"]) * block["batch"],
             energy_mj=None if block["energy_uj"] is None else block["energy_uj"] / 1e3,
+            state=block["state"],
         )
         for block in raw["blocks"]
     )

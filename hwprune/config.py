@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,7 @@ from pydantic import (
     PlainValidator,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from hwprune.errors import ConfigError, UnknownNameError
@@ -107,15 +108,23 @@ class Budget(Section):
     """When a search ends: whichever comes first.
 
     Attributes:
-        evaluations: true evaluations (accuracy of distinct candidates on the validation split).
+        evaluations: true evaluations (accuracy of distinct candidates on the validation split); none for no limit.
         minutes: wall time of the search; none for no limit.
+        stop_when_settled: end a search whose hypervolume has grown by less than 0.1 % over the last 100 evaluations.
         dense_passes: multiply-adds spent on candidates, in passes of the dense network over the validation images; none
             for as many as ``evaluations`` of the dense network take.
     """
 
-    evaluations: int = Field(default=200, ge=1)
+    evaluations: int | None = Field(default=200, ge=1)
     minutes: float | None = Field(default=None, gt=0)
+    stop_when_settled: bool = True
     dense_passes: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.evaluations is None and self.minutes is None and self.dense_passes is None:
+            raise ValueError("a number of evaluations or of minutes, found neither")
+        return self
 
 
 class Training(Section):
@@ -258,6 +267,7 @@ class RunConfig(Section):
         method: name of the search method.
         method_settings: the method's settings.
         channel_step: the device's channel step when the run began, which ``round_to: auto`` stands for.
+        scenario: what the device is put through while the front is measured.
     """
 
     problem: Problem
@@ -265,6 +275,7 @@ class RunConfig(Section):
     method: str
     method_settings: dict[str, Any] = {}
     channel_step: int | None = None
+    scenario: str = "burst"
 
     def to_yaml(self) -> str:
         """Text of the file."""
@@ -308,6 +319,24 @@ def load_problem(
         else:
             raise ConfigError(f"--set {key}: {UnknownNameError('key', root, [*keys(Problem), *settings])}")
     return document.validate(Problem), settings
+
+
+def parse_budget(text: str) -> list[str]:
+    """Overrides that ``--budget`` stands for: ``200`` evaluations, ``30min``, ``1.5h``, or both: ``200,30min``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|h)?\s*", part)
+        if match is None or (match.group(2) is None and not match.group(1).isdigit()):
+            raise ConfigError(f"--budget {text!r}: give evaluations (200), minutes (30min), hours (1.5h), or 200,30min")
+        key = "evaluations" if match.group(2) is None else "minutes"
+        value = float(match.group(1)) * (60 if match.group(2) == "h" else 1)
+        found[key] = str(int(value)) if key == "evaluations" else repr(value)
+    # What is not named is no limit: half an hour is not half an hour or the file's 200 evaluations.
+    return [f"budget.{key}={found.get(key, 'null')}" for key in ("evaluations", "minutes")]
 
 
 def load_method_settings(path: str | Path, defaults: Mapping[str, Any]) -> dict[str, Any]:

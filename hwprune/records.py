@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from latency_models.shapes import LayerShape
 
 #: What was measured and how; raise it when the meaning of a measured number changes.
 #: 1: 10th percentile of kept calls, blocks framed by a reference kernel, bootstrap over processes and blocks; given at
@@ -25,10 +27,18 @@ CLOCK_DOUBT = 0.3
 
 Trust = Literal["A", "B", "C"]
 
+#: Standard deviations on either side that hold 95 % of a normal distribution.
+NORMAL_95 = 1.96
+
 
 def digest(data: Mapping[str, Any]) -> str:
     """SHA-256 of plain data; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def network_key(shapes: Sequence[LayerShape]) -> str:
+    """Digest of a network's layers: equal for networks that make the same calls; "" for none."""
+    return digest({"layers": [shape.as_dict() for shape in shapes]}) if shapes else ""
 
 
 #: Latencies of one device whose reference kernel took times further apart are given at different clocks.
@@ -49,23 +59,27 @@ class Artifact:
     Attributes:
         path: where it lies on the host.
         sha256: digest of its bytes, its name in the store and on devices.
-        kind: ``network`` (``network_run``), ``kernels`` (a pack for profiling, ``kernel_run``) or ``resident`` (a
-            network at any widths, ``resident_run``).
+        kind: ``network`` (``network_run``), ``kernels`` (a pack for profiling, ``kernel_run``), ``resident`` (a network
+            at any widths, ``resident_run``) or ``onnx`` (a model for the device's own ONNX Runtime).
         target: what it was compiled for, as text (LLVM's CPU name, features, lanes, threads).
         schedule_version: version of the kernels' schedules.
         description: what the library says of itself (shapes, arena and weight bytes, kernels, fallbacks).
+        shapes: layers that a network's library runs, in the order of its calls; () where it is another kind of library.
     """
 
     path: Path
     sha256: str
-    kind: Literal["network", "kernels", "resident"]
+    kind: Literal["network", "kernels", "resident", "onnx"]
     target: str
     schedule_version: str
     description: dict[str, Any]
+    shapes: tuple[LayerShape, ...] = ()
 
     @property
-    def planned_memory_bytes(self) -> int:
-        """Packed weights plus arena: what pruning changes of the memory a network needs."""
+    def planned_memory_bytes(self) -> int | None:
+        """Packed weights plus arena: what pruning changes of the memory a network needs; None where others plan it."""
+        if self.kind == "onnx":
+            return None
         return int(self.description["weights_bytes"]) + int(self.description["arena_bytes"])
 
 
@@ -77,12 +91,13 @@ class Conditions:
         device: the device's name in the registry.
         fingerprint: digest of what the device is (CPU, cores, kernel, governor and clock limits).
         engine: what ran the network: ``tvm``, ``tvm-resident`` (its kernels in a resident library, with weights that
-            are not its own) or ``onnxruntime``.
+            are not its own) or ``onnxruntime`` with its version.
         dtype: ``float32``.
         input_shape: shape of one call's input, batch first.
         threads: threads of one inference.
         schedule_version: version of the kernels' schedules.
         protocol_version: version of the measurement protocol.
+        scenario: what the device was put through meanwhile; see :mod:`hwprune.scenario`.
     """
 
     device: str
@@ -93,11 +108,15 @@ class Conditions:
     threads: int
     schedule_version: str
     protocol_version: int = PROTOCOL_VERSION
+    scenario: str = "burst"
 
     @property
     def digest(self) -> str:
         """Equal for equal conditions, and short enough for a column."""
-        return digest(asdict(self))
+        told = asdict(self)
+        if self.scenario == "burst":
+            del told["scenario"]  # so that what was measured before there were others is still found
+        return digest(told)
 
 
 @dataclass(frozen=True)
@@ -124,6 +143,15 @@ class Measurement:
         repeats: how often the measurement was repeated to earn its grade.
         measured_at: ISO 8601 time, UTC.
         error: why there are no values, or None.
+        board_ratio: how much longer its board takes than the first of the pool, whose speed its numbers are given at; 1
+            outside of pools.
+        boards: of a network measured on several boards of a pool: on which one each process ran.
+        board_spread: how far the estimate of any of these boards lies from the common one, as a share of it.
+        timeline: of a steady load: time, latencies, clocks and temperatures of each block; ``counts`` says whether its
+            values are among ``values_ms``.
+        shapes_key: digest of the layers of a network, whatever it was compiled to; "" where they are not known.
+        simulated_ms: mean and standard deviation by a model, where nothing was measured: of a replayed device, whose
+            recording has no such network. None for what was measured.
     """
 
     key: str
@@ -145,34 +173,58 @@ class Measurement:
     repeats: int = 0
     measured_at: str = ""
     error: str | None = None
+    board_ratio: float = 1.0
+    boards: tuple[str, ...] = ()
+    board_spread: float = 0.0
+    timeline: tuple[dict[str, Any], ...] = ()
+    shapes_key: str = ""
+    simulated_ms: tuple[float, float] | None = None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a model answered in place of the device."""
+        return self.simulated_ms is not None
 
     @property
     def clock_ratio(self) -> float:
         """Clock during the measurement as a share of the clock that latencies are given at; 1 where it stands still.
 
+        1 in every scenario but the burst as well: the clock that a load brings about is part of what is measured.
+
         Processors change their clock by some percent from minute to minute, for reasons outside of this device's
         control; the reference kernel in the same process shows by how much.
         """
-        if self.reference_ms is None or self.device_reference_ms is None:
+        if self.reference_ms is None or self.device_reference_ms is None or self.conditions.scenario != "burst":
             return 1.0
         return self.device_reference_ms / self.reference_ms
+
+    @property
+    def scale(self) -> float:
+        """What values as they were timed are multiplied by: to the device's clock, and to the pool's first board."""
+        return self.clock_ratio / self.board_ratio
 
     def percentile_ms(self, q: float) -> float:
         """``q``-th percentile (0 to 100) over all kept calls, at the device's clock; NaN where nothing was measured."""
         calls = [call for process in self.values_ms for block in process for call in block]
-        return float(np.percentile(calls, q)) * self.clock_ratio if calls else float("nan")
+        return float(np.percentile(calls, q)) * self.scale if calls else float("nan")
 
     @property
     def latency_ms(self) -> float:
-        """The estimate: 10th percentile of the kept calls, the device undisturbed."""
-        return self.percentile_ms(10)
+        """The estimate: 10th percentile of the kept calls, the device undisturbed; or what a model says of it."""
+        return self.percentile_ms(10) if self.simulated_ms is None else self.simulated_ms[0]
 
     @functools.cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % bootstrap interval of :attr:`latency_ms`, over processes and blocks, widened by the clock's doubt."""
+        """95 % interval of :attr:`latency_ms`: by bootstrap over processes and blocks.
+
+        Widened by the clock's doubt, and by what boards of a pool differ by. Of what was simulated, the model's own.
+        """
+        if self.simulated_ms is not None:
+            mean_ms, std_ms = self.simulated_ms
+            return max(0.0, mean_ms - NORMAL_95 * std_ms), mean_ms + NORMAL_95 * std_ms
         low_ms, high_ms = bootstrap_interval_ms(self.values_ms)
-        doubt = clock_doubt(self.clock_ratio)
-        return low_ms * self.clock_ratio * (1 - doubt), high_ms * self.clock_ratio * (1 + doubt)
+        doubt = clock_doubt(self.clock_ratio) + self.board_spread
+        return low_ms * self.scale * (1 - doubt), high_ms * self.scale * (1 + doubt)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -184,11 +236,14 @@ class Measurement:
         conditions = dict(data["conditions"])
         conditions["input_shape"] = tuple(conditions["input_shape"])
         values = tuple(tuple(tuple(block) for block in process) for process in data["values_ms"])
-        return cls(**{**data, "conditions": Conditions(**conditions), "values_ms": values})
+        lists = {name: tuple(data.get(name, ())) for name in ("boards", "timeline")}
+        simulated = data.get("simulated_ms")
+        changed = {**lists, "values_ms": values, "simulated_ms": None if simulated is None else tuple(simulated)}
+        return cls(**{**data, **changed, "conditions": Conditions(**conditions)})
 
     def without_values(self) -> Measurement:
         """The same record without its raw values, for listings."""
-        return replace(self, values_ms=())
+        return replace(self, values_ms=(), timeline=())
 
 
 def clock_doubt(clock_ratio: float) -> float:
@@ -295,7 +350,7 @@ class FrontRow:
         val_metric: the task's metric on the validation split, of the weights that are handed out.
         test_metric: the same on the test split; None before the final pass.
         latency_ms: the estimate, with its 95 % interval ``latency_ms_low`` to ``latency_ms_high``.
-        latency_ms_p50: median of the kept calls; ``latency_ms_p90`` and ``latency_ms_p99`` alike.
+        latency_ms_p50: median of the kept calls; ``latency_ms_p90`` and ``latency_ms_p99`` alike; None if simulated.
         predicted_latency_ms: what the device's latency model said; None where it was not asked.
         predicted_latency_ms_std: the model's own spread.
         planned_memory_bytes: packed weights plus arena.
@@ -308,6 +363,8 @@ class FrontRow:
         engine: what ran it.
         dtype: number format.
         threads: threads of one inference.
+        scenario: what the device was put through meanwhile.
+        boards: of a pool: those that it was measured on.
         finetuned: whether the weights were fine-tuned after the search.
         val_metric_inherited: the validation metric as the search saw it, with inherited weights.
         test_metric_inherited: the test metric before fine-tuning, where it was taken.
@@ -319,6 +376,7 @@ class FrontRow:
         plan_key: digest of the pruning plan; "" for the dense network.
         artifact: SHA-256 of the measured library.
         energy_mj: of one inference, by the device's own meter; None without one.
+        simulated: whether a model answered in place of a replayed device, whose recording has no such network.
     """
 
     id: str
@@ -327,8 +385,8 @@ class FrontRow:
     latency_ms: float
     latency_ms_low: float
     latency_ms_high: float
-    latency_ms_p50: float
-    latency_ms_p99: float
+    latency_ms_p50: float | None
+    latency_ms_p99: float | None
     predicted_latency_ms: float | None
     planned_memory_bytes: int
     process_peak_bytes: int | None
@@ -340,6 +398,8 @@ class FrontRow:
     engine: str
     dtype: str
     threads: int
+    scenario: str = "burst"
+    boards: tuple[str, ...] = ()
     finetuned: bool = False
     val_metric_inherited: float | None = None
     test_metric_inherited: float | None = None
@@ -354,6 +414,7 @@ class FrontRow:
     plan_key: str = ""
     artifact: str = ""
     energy_mj: float | None = None
+    simulated: bool = False
 
     @classmethod
     def of(cls, id: str, measurement: Measurement, *, val_metric: float, **facts: Any) -> FrontRow:
@@ -372,9 +433,10 @@ class FrontRow:
             "latency_ms": measurement.latency_ms,
             "latency_ms_low": low,
             "latency_ms_high": high,
-            "latency_ms_p50": measurement.percentile_ms(50),
-            "latency_ms_p90": measurement.percentile_ms(90),
-            "latency_ms_p99": measurement.percentile_ms(99),
+            **{
+                f"latency_ms_p{q}": None if measurement.is_simulated else measurement.percentile_ms(q)
+                for q in (50, 90, 99)
+            },
             "planned_memory_bytes": measurement.planned_memory_bytes,
             "process_peak_bytes": measurement.process_peak_bytes,
             "process_delta_bytes": measurement.process_delta_bytes,
@@ -385,13 +447,21 @@ class FrontRow:
             "load_ms": measurement.load_ms,
             "repeats": measurement.repeats,
             "measured_at": measurement.measured_at,
-            "artifact": measurement.key,
+            "artifact": "" if measurement.is_simulated else measurement.key,
+            "simulated": measurement.is_simulated,
             "device": measurement.conditions.device,
             "engine": measurement.conditions.engine,
             "dtype": measurement.conditions.dtype,
             "threads": measurement.conditions.threads,
+            "scenario": measurement.conditions.scenario,
+            "boards": tuple(dict.fromkeys(measurement.boards)),
         }
         return cls(id=id, val_metric=val_metric, **{**taken, **facts})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FrontRow:
+        """Inverse of ``asdict``, after JSON has made lists of tuples."""
+        return cls(**{**data, **{name: tuple(data.get(name, ())) for name in ("widths", "boards")}})
 
 
 @dataclass(frozen=True)
@@ -447,9 +517,6 @@ class Front:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Front:
         """Inverse of :meth:`as_dict`."""
-        rows = {
-            name: tuple(FrontRow(**{**row, "widths": tuple(row["widths"])}) for row in data[name])
-            for name in ("rows", "untrusted")
-        }
+        rows = {name: tuple(FrontRow.from_dict(row) for row in data[name]) for name in ("rows", "untrusted")}
         texts = {name: tuple(data[name]) for name in ("objectives", "groups")}
         return cls(**{**data, **rows, **texts})

@@ -6,17 +6,20 @@ those amounts and Bayesian, each term small a priori, so three networks move it 
 has to be selected. Residuals are relative, and networks far off the others count for little.
 
 Choices of this implementation: prior sizes and noise are averaged over a grid by their evidence (Bishop: Pattern
-Recognition and Machine Learning, 2006, section 3.5), and the spread is put to scale by leave-one-out residuals, with
-Student's t for how few there are.
+Recognition and Machine Learning, 2006, section 3.5). Intervals are conformal (Vovk, Gammerman, Shafer: Algorithmic
+Learning in a Random World, 2005): as wide as the residuals of networks left out of the fit say. Ten of these alone
+would leave the width to the worst of them, so a few residuals as Student's t has them are counted with them; among a
+hundred networks they no longer matter.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from scipy.linalg import cho_factor, cho_solve
 
 from latency_models.features import FloatArray
@@ -25,13 +28,17 @@ from latency_models.shapes import LayerShape
 #: Prior standard deviation of the factor on the sum of kernels, around 1.
 _FACTOR_STD = 0.3
 #: Candidates for the share of the latency that a physical term may explain.
-_TERM_SHARES = (0.01, 0.03, 0.1, 0.3)
+_TERM_SHARES = (0.002, 0.01, 0.03, 0.1, 0.3)
 #: Candidates for how much a single template may deviate from the common factor.
-_TEMPLATE_STDS = (0.0, 0.02, 0.06)
+TEMPLATE_STDS = (0.0, 0.02, 0.06)
+#: The same where the kernels are another device's.
+TRANSFER_STDS = (0.03, 0.1, 0.3)
 #: Candidates for the relative noise of a whole measurement.
 _NOISES = (0.002, 0.004, 0.007, 0.012, 0.02, 0.04, 0.08, 0.16)
 #: Belief about that noise before any network was measured, and the networks that belief counts for.
-_PRIOR_NOISE, _PRIOR_NETWORKS = 0.015, 2.0
+_PRIOR_NOISE, _PRIOR_NETWORKS = 0.005, 2.0
+#: Residuals assumed beside those of the networks left out, and the widest interval, in deviations.
+_ASSUMED, _RADIUS_MAX = 8.0, 100.0
 #: Residuals beyond this many standard deviations are outliers.
 _OUTLIER = 2.5
 #: Beliefs this much less plausible than the best are dropped.
@@ -63,6 +70,10 @@ class NetworkTerms:
     by_template_ms: FloatArray
     kernel_std_ms: FloatArray
     amounts: FloatArray
+
+    def scaled(self, factor: float) -> NetworkTerms:
+        """The terms of a device whose kernels all take ``factor`` times as long."""
+        return replace(self, by_template_ms=factor * self.by_template_ms, kernel_std_ms=factor * self.kernel_std_ms)
 
     @property
     def sum_ms(self) -> FloatArray:
@@ -127,7 +138,9 @@ class Calibration:
         covariance: of the coefficients.
         template_std: prior deviation of a template that no measured network contains.
         noise: relative standard deviation of a whole network's residual.
-        spread_scale: factor on every predicted deviation, from the residuals left out.
+        left_out: ``(n,)`` sorted sizes of the residuals of networks left out, in predicted deviations; the intervals.
+        typical_std: predicted deviation of a network left out, as a share of its latency, in the middle.
+        spread_scale: factor on every predicted deviation, from these.
         networks: measured networks it was fitted on.
     """
 
@@ -136,6 +149,8 @@ class Calibration:
     covariance: FloatArray
     template_std: float
     noise: float
+    left_out: FloatArray
+    typical_std: float
     spread_scale: float
     networks: int
 
@@ -150,34 +165,66 @@ class Calibration:
         mean_ms = total * np.maximum(X @ self.coefficients, 0.1)
         return mean_ms, self.spread_scale * total * np.sqrt(variance)
 
+    def interval_factor(self, level: float) -> float:
+        """Half-width of the interval that holds a share ``level`` of networks, in standard deviations.
 
-def fit_calibration(terms: NetworkTerms | None, latency_ms: FloatArray) -> Calibration:
+        Args:
+            level: in (0, 1).
+        """
+        n = len(self.left_out)
+        scaled = self.left_out / self.spread_scale
+
+        def excess(radius: float) -> float:
+            assumed = 2 * stats.t.cdf(radius, n + _PRIOR_NETWORKS) - 1
+            return float(np.sum(scaled <= radius) + _ASSUMED * assumed - level * (n + _ASSUMED))
+
+        # Residuals that are hardly there (equal measurements) leave an interval all the same.
+        least = 0.5 * float(stats.t.ppf(0.5 + level / 2, n + _PRIOR_NETWORKS))
+        return least if excess(least) >= 0 else float(optimize.brentq(excess, least, _RADIUS_MAX, xtol=1e-6))
+
+
+def fit_calibration(
+    terms: NetworkTerms | None, latency_ms: FloatArray, template_stds: Sequence[float] = TEMPLATE_STDS
+) -> Calibration:
     """Fit the correction on networks measured whole.
 
     Args:
         terms: of n networks; None for none, which leaves the sum as it is with a wide spread.
         latency_ms: ``(n,)`` measured latencies.
+        template_stds: candidates for how much a single template may deviate from the common factor.
     """
     if terms is None or not len(latency_ms):
         prior = np.zeros(len(TERMS))
         prior[-1] = _FACTOR_STD
         return Calibration(
-            (), (prior > 0).astype(float), np.diag(prior**2), _TEMPLATE_STDS[-1], 2 * _PRIOR_NOISE, 1.0, 0
+            templates=(),
+            coefficients=(prior > 0).astype(float),
+            covariance=np.diag(prior**2),
+            template_std=TEMPLATE_STDS[-1],
+            noise=2 * _PRIOR_NOISE,
+            left_out=np.empty(0),
+            typical_std=2 * _PRIOR_NOISE,
+            spread_scale=1.0,
+            networks=0,
         )
     X = terms.relative_to(terms.templates)
     excess = latency_ms / terms.sum_ms - 1
     kernels = (terms.kernel_std_ms / terms.sum_ms) ** 2
-    weights, beliefs, inflation = _weigh(X, excess, kernels)
+    weights, beliefs, inflation = _weigh(X, excess, kernels, template_stds)
     coefficients, covariance = _posterior(X, excess, kernels, weights, beliefs, inflation)
     coefficients[len(TERMS) - 1] += 1
-    left_out = _left_out(X, excess, kernels, weights, beliefs, inflation)
+    residual, variance = _left_out(X, excess, kernels, weights, beliefs, inflation)
+    # The variance of an outlier is inflated so that it moves nothing; as a residual it counts in full.
+    left_out = np.sort(np.abs(residual) / np.sqrt(variance / inflation))
     return Calibration(
         terms.templates,
         coefficients,
         covariance,
         template_std=float(np.sqrt(weights @ [belief.template_std**2 for belief in beliefs])),
         noise=float(np.sqrt(weights @ [belief.noise**2 for belief in beliefs])),
-        spread_scale=_spread_scale(*left_out, inflation),
+        left_out=left_out,
+        typical_std=float(np.median(np.sqrt(variance / inflation))),
+        spread_scale=_spread_scale(left_out),
         networks=len(excess),
     )
 
@@ -204,10 +251,10 @@ class _Belief:
         return float(fit + belief_in_noise)
 
 
-def _beliefs(X: FloatArray) -> list[_Belief]:
+def _beliefs(X: FloatArray, template_stds: Sequence[float]) -> list[_Belief]:
     typical = X[:, : len(TERMS) - 1].mean(axis=0)
     beliefs = []
-    for share, template_std, noise in itertools.product(_TERM_SHARES, _TEMPLATE_STDS, _NOISES):
+    for share, template_std, noise in itertools.product(_TERM_SHARES, template_stds, _NOISES):
         terms = np.divide(share, typical, out=np.zeros_like(typical), where=typical > 0)
         templates = np.full(X.shape[1] - len(TERMS), template_std)
         variances = np.concatenate([terms, [_FACTOR_STD], templates]) ** 2
@@ -215,13 +262,15 @@ def _beliefs(X: FloatArray) -> list[_Belief]:
     return beliefs
 
 
-def _weigh(X: FloatArray, excess: FloatArray, kernels: FloatArray) -> tuple[FloatArray, list[_Belief], FloatArray]:
+def _weigh(
+    X: FloatArray, excess: FloatArray, kernels: FloatArray, template_stds: Sequence[float]
+) -> tuple[FloatArray, list[_Belief], FloatArray]:
     """The beliefs worth keeping, their posterior weights, and the inflation of each network's noise as an outlier."""
     off = np.abs(excess - np.median(excess))
     # A gross outlier would pass for noise in the first round, so it is marked beforehand.
     inflation = np.maximum(1.0, off / np.maximum(6 * np.median(off), 0.1)) ** 4
     for _ in range(4):
-        beliefs = _beliefs(X)
+        beliefs = _beliefs(X, template_stds)
         evidence = np.array([belief.evidence(belief.factor(X, kernels, inflation), excess) for belief in beliefs])
         weights = np.exp(evidence - evidence.max())
         beliefs = [belief for belief, weight in zip(beliefs, weights, strict=True) if weight > _NEGLIGIBLE]
@@ -269,9 +318,11 @@ def _left_out(
     return residual, variance
 
 
-def _spread_scale(residual: FloatArray, variance: FloatArray, inflation: FloatArray) -> float:
-    """Factor that puts predicted deviations on the scale of the residuals left out; larger for few networks."""
-    squares = np.minimum(residual**2 / variance, _OUTLIER**2)[inflation <= 1]
-    n, prior = len(squares), 2 * _PRIOR_NETWORKS
-    scale = np.sqrt((prior + squares.sum()) / (prior + n))
-    return float(scale * stats.t.ppf(0.95, n + prior) / stats.norm.ppf(0.95))
+def _spread_scale(left_out: FloatArray) -> float:
+    """Factor that puts predicted deviations on the scale of the residuals left out.
+
+    Never below 1: that ten networks fit better than predicted is luck as often as not.
+    """
+    squares = np.minimum(left_out, _OUTLIER) ** 2
+    prior = 2 * _PRIOR_NETWORKS
+    return max(1.0, float(np.sqrt((prior + squares.sum()) / (prior + len(squares)))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,10 @@ class NetworkPredictor(Protocol):
 
     def predict_networks(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of each network's latency in ms, two ``(n,)`` arrays."""
+        ...
+
+    def interval_factor(self, level: float = 0.9) -> float:
+        """Half-width of the intervals that hold a share ``level`` of networks, in standard deviations."""
         ...
 
 
@@ -44,18 +49,25 @@ def kendall(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> float:
     return _rank_correlation(stats.kendalltau, actual_ms, predicted_ms)
 
 
-def interval_coverage(
-    actual_ms: npt.ArrayLike, mean_ms: npt.ArrayLike, std_ms: npt.ArrayLike, level: float = 0.9
-) -> float:
-    """Share of values inside the central normal interval of probability ``level``, in percent."""
-    half_width = stats.norm.ppf(0.5 + level / 2) * np.asarray(std_ms, float)
-    return float(100 * np.mean(np.abs(np.asarray(actual_ms, float) - np.asarray(mean_ms, float)) <= half_width))
+def interval_coverage(actual_ms: npt.ArrayLike, low_ms: npt.ArrayLike, high_ms: npt.ArrayLike) -> float:
+    """Share of values between ``low_ms`` and ``high_ms``, in percent."""
+    actual = np.asarray(actual_ms, float)
+    inside = (np.asarray(low_ms, float) <= actual) & (actual <= np.asarray(high_ms, float))
+    return float(100 * np.mean(inside))
 
 
-def scores(actual_ms: npt.ArrayLike, mean_ms: npt.ArrayLike, std_ms: npt.ArrayLike | None = None) -> dict[str, float]:
+def scores(
+    actual_ms: npt.ArrayLike, mean_ms: npt.ArrayLike, half_width_ms: npt.ArrayLike | None = None
+) -> dict[str, float]:
     """All figures by name: errors and shares in percent, ranks in [-1, 1].
 
-    ``mape``, ``within_5``, ``within_10``, ``spearman``, ``kendall`` and, where ``std_ms`` is given, ``coverage_90``.
+    Args:
+        actual_ms: measured latencies.
+        mean_ms: predicted ones.
+        half_width_ms: half-widths of the intervals that are said to hold 90 % of the measured ones.
+
+    Returns:
+        ``mape``, ``within_5``, ``within_10``, ``spearman``, ``kendall``, and ``coverage_90`` where there are intervals.
     """
     figures = {
         "mape": mape(actual_ms, mean_ms),
@@ -64,8 +76,9 @@ def scores(actual_ms: npt.ArrayLike, mean_ms: npt.ArrayLike, std_ms: npt.ArrayLi
         "spearman": spearman(actual_ms, mean_ms),
         "kendall": kendall(actual_ms, mean_ms),
     }
-    if std_ms is not None:
-        figures["coverage_90"] = interval_coverage(actual_ms, mean_ms, std_ms)
+    if half_width_ms is not None:
+        mean, half_width = np.asarray(mean_ms, float), np.asarray(half_width_ms, float)
+        figures["coverage_90"] = interval_coverage(actual_ms, mean - half_width, mean + half_width)
     return figures
 
 
@@ -87,13 +100,28 @@ def grouped_folds(groups: Sequence[Hashable], n_folds: int, seed: int = 0) -> It
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
-def held_out_error(
+@dataclass(frozen=True)
+class HeldOut:
+    """Networks, each predicted by a model that was fitted without it.
+
+    Attributes:
+        actual_ms: ``(n,)`` measured latencies.
+        mean_ms: ``(n,)`` predicted ones.
+        half_width_ms: ``(n,)`` half-widths of the intervals that are said to hold 90 % of them.
+    """
+
+    actual_ms: FloatArray
+    mean_ms: FloatArray
+    half_width_ms: FloatArray
+
+
+def held_out(
     fit: Callable[[Sequence[MeasuredNetwork]], NetworkPredictor],
     networks: Sequence[MeasuredNetwork],
     n_folds: int = 10,
     seed: int = 0,
-) -> dict[str, float]:
-    """Scores of networks that the fit did not see: each fold is predicted by a model fitted on the others.
+) -> HeldOut | None:
+    """Predict networks that the fit did not see: each fold by a model fitted on the others.
 
     Args:
         fit: makes a predictor from measured networks, as ``LatencyModel.recalibrate`` does.
@@ -102,17 +130,28 @@ def held_out_error(
         seed: decides the folds.
 
     Returns:
-        As :func:`scores`; empty where there are no two different networks to split.
+        None where there are no two different networks to split.
     """
     layers = [shapes for shapes, _ in networks]
     if len(set(layers)) < 2:
-        return {}
-    actual_ms = np.array([latency_ms for _, latency_ms in networks])
-    mean_ms, std_ms = np.empty(len(networks)), np.empty(len(networks))
+        return None
+    mean_ms, half_width_ms = np.empty(len(networks)), np.empty(len(networks))
     for train, test in grouped_folds(layers, n_folds, seed):
         predictor = fit([networks[row] for row in train])
-        mean_ms[test], std_ms[test] = predictor.predict_networks([layers[row] for row in test])
-    return scores(actual_ms, mean_ms, std_ms)
+        mean_ms[test], std_ms = predictor.predict_networks([layers[row] for row in test])
+        half_width_ms[test] = predictor.interval_factor(0.9) * std_ms
+    return HeldOut(np.array([latency_ms for _, latency_ms in networks]), mean_ms, half_width_ms)
+
+
+def held_out_error(
+    fit: Callable[[Sequence[MeasuredNetwork]], NetworkPredictor],
+    networks: Sequence[MeasuredNetwork],
+    n_folds: int = 10,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores of :func:`held_out` predictions, as :func:`scores`; empty where nothing can be held out."""
+    found = held_out(fit, networks, n_folds, seed)
+    return {} if found is None else scores(found.actual_ms, found.mean_ms, found.half_width_ms)
 
 
 def _relative_error(actual_ms: npt.ArrayLike, predicted_ms: npt.ArrayLike) -> FloatArray:

@@ -96,6 +96,23 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
         """Both tables in one; where both measured a shape, ``newer`` holds."""
         return KernelTable({**self._times, **newer})
 
+    def scaled(self, factor: float) -> KernelTable:
+        """The kernels of a device on which all of them take ``factor`` times as long."""
+        return KernelTable(
+            {shape: KernelTime(factor * time.latency_ms, factor * time.spread_ms) for shape, time in self.items()}
+        )
+
+    @classmethod
+    def averaged(cls, rows: Iterable[tuple[LayerShape, KernelTime]]) -> KernelTable:
+        """One row a shape from many measurements of it; those with a small spread count for more.
+
+        What they disagree about stays in the spread.
+        """
+        found: dict[LayerShape, list[KernelTime]] = {}
+        for shape, time in rows:
+            found.setdefault(shape, []).append(time)
+        return cls({shape: _average(times) for shape, times in found.items()})
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: templates once, then one row a kernel."""
         templates = list(rows_by_template(self.shapes))
@@ -121,3 +138,14 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
     def digest(self) -> str:
         """SHA-256 of the rows, as hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _average(times: list[KernelTime]) -> KernelTime:
+    latency_ms = np.array([time.latency_ms for time in times])
+    spread_ms = np.array([time.spread_ms for time in times])
+    if len(times) == 1 or not spread_ms.all():
+        return KernelTime(float(latency_ms.mean()), float(spread_ms.max()))
+    weights = spread_ms**-2 / np.sum(spread_ms**-2)
+    mean_ms = float(weights @ latency_ms)
+    between_ms2 = float(weights @ (latency_ms - mean_ms) ** 2) / (len(times) - 1)
+    return KernelTime(mean_ms, float(np.sqrt(1 / np.sum(spread_ms**-2) + between_ms2)))

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from latency_models.calibration import TERMS, Calibration, NetworkTerms, amounts, concatenate, fit_calibration
+from latency_models.calibration import (
+    TEMPLATE_STDS,
+    TERMS,
+    TRANSFER_STDS,
+    Calibration,
+    NetworkTerms,
+    amounts,
+    concatenate,
+    fit_calibration,
+)
 from latency_models.errors import ModelFileError
 from latency_models.evaluation import MeasuredNetwork, held_out_error
 from latency_models.features import (
@@ -47,11 +56,13 @@ class Recipe:
         regressor: file name of the regressor.
         lanes: float32 numbers of a vector register of the device.
         seed: of all that is random.
+        source: device whose kernels these are, put to this one's scale; "" for its own.
     """
 
     regressor: str = "forest"
     lanes: int = 16
     seed: int = 0
+    source: str = ""
 
 
 class LatencyModel:
@@ -81,6 +92,7 @@ class LatencyModel:
         regressor: str = "forest",
         lanes: int = 16,
         seed: int = 0,
+        source: str = "",
     ) -> LatencyModel:
         """Fit on measured kernels and a few networks measured whole.
 
@@ -90,6 +102,7 @@ class LatencyModel:
             regressor: for kernels of templates that were hardly measured; ``auto`` chooses by grouped cross-validation.
             lanes: float32 numbers of a vector register of the device.
             seed: of all that is random.
+            source: device whose kernels these are, put to this one's scale; "" for its own.
 
         Raises:
             KernelTableError: the table is empty.
@@ -97,7 +110,7 @@ class LatencyModel:
         """
         # The recipe keeps the choice: choosing takes many fits, and a saved model is refitted on the same rows.
         name = choose_regressor(table, lanes, seed)[0] if regressor == "auto" and table else regressor
-        return cls(Recipe(name, lanes, seed), KernelModel(table, name, lanes, seed), networks)
+        return cls(Recipe(name, lanes, seed, source), KernelModel(table, name, lanes, seed), networks)
 
     def recalibrate(self, networks: Sequence[MeasuredNetwork]) -> LatencyModel:
         """The same kernels, calibrated on ``networks`` in place of those so far; takes milliseconds."""
@@ -122,6 +135,18 @@ class LatencyModel:
             mean_ms[rows], std_ms[rows] = self.predict(shapes)
         return mean_ms, std_ms
 
+    def interval_factor(self, level: float = 0.9) -> float:
+        """Half-width of the intervals that hold a share ``level`` of networks, in standard deviations of a prediction.
+
+        Conformal: from the residuals of networks left out of the calibration.
+        """
+        return self.calibration.interval_factor(level)
+
+    def kernel_doubt(self, shapes: NetworkShapes) -> FloatArray:
+        """Standard deviation of the sum of each candidate's kernels, as a share of it, ``(n,)``."""
+        terms = self._terms(shapes.templates, shapes.in_channels, shapes.out_channels)
+        return np.asarray(terms.kernel_std_ms / terms.sum_ms, dtype=np.float64)
+
     def predict_kernels(self, shapes: Sequence[LayerShape]) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation in ms of single kernels called again and again, two ``(n,)`` arrays."""
         mean_ms, std_ms = np.empty(len(shapes)), np.empty(len(shapes))
@@ -132,7 +157,9 @@ class LatencyModel:
     def notes(self, templates: Sequence[LayerShape]) -> list[str]:
         """What a user should know before trusting predictions for a network of these layers."""
         strange = [t for t in dict.fromkeys(template.template for template in templates) if t not in self._profiled]
-        notes = [f"{_describe(template)} was never measured here: predicted by a regressor" for template in strange]
+        notes = [f"{describe(template)} was never measured here: predicted by a regressor" for template in strange]
+        if self.recipe.source:
+            notes.append(f"no kernel was measured here: they are those of {self.recipe.source}, put to scale")
         if not self.networks:
             notes.append("no network was measured whole: sums of kernels are not calibrated")
         return notes
@@ -217,12 +244,17 @@ class LatencyModel:
     def _calibrate(self) -> Calibration:
         if not self.networks:
             return fit_calibration(None, np.empty(0))
+        terms, order = self.terms([shapes for shapes, _ in self.networks])
+        latency_ms = np.array([latency_ms for _, latency_ms in self.networks])
+        return fit_calibration(terms, latency_ms[order], TRANSFER_STDS if self.recipe.source else TEMPLATE_STDS)
+
+    def terms(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[NetworkTerms, IntArray]:
+        """What the latency of networks is linear in, family by family, and the row numbers they came from."""
         order, parts = [], []
-        for rows, shapes in _families([shapes for shapes, _ in self.networks]):
+        for rows, shapes in _families(networks):
             parts.append(self._terms(shapes.templates, shapes.in_channels, shapes.out_channels))
             order.append(rows)
-        latency_ms = np.array([latency_ms for _, latency_ms in self.networks])
-        return fit_calibration(concatenate(parts), latency_ms[np.concatenate(order)])
+        return concatenate(parts), np.concatenate(order)
 
     def _terms(self, layers: tuple[LayerShape, ...], in_channels: IntArray, out_channels: IntArray) -> NetworkTerms:
         columns = rows_by_template(layers)
@@ -290,6 +322,7 @@ def _digest(rows: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def _describe(template: LayerShape) -> str:
+def describe(template: LayerShape) -> str:
+    """A layer without its widths, as people say it."""
     kernel = "x".join(map(str, template.kernel))
     return f"{template.op} {kernel} at {template.height}x{template.width}"

@@ -142,6 +142,26 @@ def next_shapes(
     return chosen
 
 
+def next_networks(doubt: FloatArray, shapes: NetworkShapes, n: int) -> list[int]:
+    """Rows of networks whose kernels, timed inside them, would tell most about the others, the best first.
+
+    Args:
+        doubt: how unsure the latency of each network is for its kernels, on any scale.
+        shapes: the networks.
+        n: how many to choose; fewer are returned where there are no more.
+    """
+    octaves = np.log2(np.maximum(np.hstack([shapes.in_channels, shapes.out_channels]), 1))
+    gain = np.array(doubt, dtype=np.float64)
+    chosen: list[int] = []
+    for _ in range(min(n, len(gain))):
+        best = int(np.argmax(gain))
+        chosen.append(best)
+        distance = np.sqrt(np.mean(((octaves - octaves[best]) / _REACH) ** 2, axis=1))
+        gain = gain * np.sqrt(1 - np.exp(-(distance**2)))
+        gain[chosen] = -np.inf
+    return chosen
+
+
 def _share(each: TemplateRange) -> float:
     """Relative number of kernels a template deserves: more work, more layers and two free widths need more."""
     c_in, c_out = np.array([each.in_channels[1]]), np.array([each.out_channels[1]])

@@ -185,7 +185,7 @@ class Agent:
     def do_measure(self, jobs: Any, **settings: Any) -> dict[str, Any]:
         """Time the jobs in interleaved rounds; see :mod:`device_agents.agent.rounds`."""
         processes = {job["handle"]: self._child(job["handle"]) for job in jobs}
-        return {"results": Measuring(jobs, processes, Settings(**settings), self._progress).run()}
+        return {"results": Measuring(jobs, processes, Settings(**settings), self._progress, self._look).run()}
 
     def do_run(self, handle: int, input: str, timeout_s: float) -> dict[str, Any]:
         """One inference on the given input."""
@@ -216,6 +216,12 @@ class Agent:
         if handle not in self._libraries.loaded:
             raise Refusal("refused", f"there is no handle {handle}: it was never given or is unloaded")
         return self._libraries.loaded[handle]
+
+    def _look(self) -> dict[str, Any]:
+        """What can be read of the device in an instant, while it is at work."""
+        facts = host_state.gather(host_state.QUICK_READERS, self._root)
+        del facts["missing"]
+        return facts
 
     def _progress(self, done: int, total: int) -> None:
         now = time.monotonic()

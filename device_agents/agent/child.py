@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 from device_agents import protocol
 from device_agents.agent import energy, host_state, timing
 from device_agents.agent.engine_library import Library, LibraryError, open_library
+from device_agents.agent.load import Load
 
 PR_SET_PDEATHSIG = 1
 
@@ -96,11 +97,13 @@ class Runner:
         self._jobs = {}
         deadline = time.monotonic() + request["budget_s"]
         overhead_ns: dict[int, float] = {}
+        wanted_load = request["load"]
+        load = Load(wanted_load["rate_hz"], wanted_load["busy_ms"] * 1e6, wanted_load["cold"])
         for place, wanted in request["jobs"]:
             try:
                 if time.monotonic() > deadline:
                     raise timing.CallFailed("the time limit ran out before its warm-up")
-                job = timing.Job(self._call(wanted), self.library.time_calls)
+                job = timing.Job(self._call(wanted), self.library.time_calls, load)
                 job.warm_up(request["limit_ns"], request["calls_min"], request["block_ns_min"])
             except (LibraryError, timing.CallFailed) as error:
                 self.answer({"job": place, "error": str(error)})

@@ -7,7 +7,8 @@
     void        reference_run(void);
 
 A library of kind ``network`` has the first, one of kind ``kernels`` the second; one of kind ``resident`` has the first
-and the third, which runs the network at the widths that the numbers stand for. All have the others.
+and the third, which runs the network at the widths that the numbers stand for; one of kind ``onnx`` has none of them,
+but a model for ONNX Runtime (see ``engine_onnxruntime.py``). All have the others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ REQUIRED = {
     "network": ("input_bytes", "output_bytes"),
     "kernels": ("kernels",),
     "resident": ("input_bytes", "output_bytes", "numbers"),
+    "onnx": ("input_bytes", "output_bytes", "inputs_of_model", "model_bytes", "threads"),
 }
+
+#: The function that a library of each kind is called by.
+ENTRY = {"network": "network_run", "kernels": "kernel_run", "resident": "network_run", "onnx": "onnx_model"}
 
 #: Cache lines and vector registers are at most this wide, so every process sees the same alignment.
 ALIGNMENT_BYTES = 64
@@ -82,7 +87,7 @@ class Library:
         except OSError as error:
             raise LibraryError(f"cannot be opened: {error}") from error
         self.description = self._described()
-        self._run = self._function("network_run" if self.is_network else "kernel_run", ctypes.c_int)
+        self._run = self._function(ENTRY[self.description["kind"]], ctypes.c_int)
         self.reference: Callable[[], Any] = self._function("reference_run", None)
         self.input = Buffer(self.description["input_bytes"] if self.is_network else 0)
         self.output = Buffer(self.description["output_bytes"] if self.is_network else 0)
@@ -184,4 +189,8 @@ def open_library(path: str) -> Library:
         return CudaLibrary(path)
     if device != "cpu":
         raise LibraryError(f"it is for a device of type {device!r}: known are cpu and cuda")
+    if library.description["kind"] == "onnx":
+        from device_agents.agent.engine_onnxruntime import OnnxRuntimeLibrary
+
+        return OnnxRuntimeLibrary(path)
     return library

@@ -87,6 +87,11 @@ def kernel(root: str) -> str:
     return read_text(root, "proc/sys/kernel/osrelease")
 
 
+def boot_id(root: str) -> str:
+    """This start of the kernel: equal for all devices that are one computer, in whatever containers."""
+    return read_text(root, "proc/sys/kernel/random/boot_id")
+
+
 def arch(root: str) -> str:
     """Machine type, as ``uname -m`` tells it."""
     return platform.machine()
@@ -145,6 +150,32 @@ def energy_meter(root: str) -> list[str]:
     return [os.path.dirname(counter.path) for counter in rapl_counters(root)]
 
 
+#: Prints the version of ONNX Runtime, under whichever name it was packed.
+ONNXRUNTIME_VERSION = """\
+import importlib.metadata, site
+site.addsitedir(site.getusersitepackages())
+for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-training"):
+    try:
+        print(importlib.metadata.version(name))
+        break
+    except importlib.metadata.PackageNotFoundError:
+        pass
+"""
+
+
+def onnxruntime(root: str) -> str:
+    """Version of ONNX Runtime for the Python that runs the agent, which itself was started without its packages."""
+    command = [sys.executable, "-I", "-c", ONNXRUNTIME_VERSION]
+    try:
+        told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Absent(f"its packages cannot be listed: {error}") from error
+    version = told.stdout.decode("ascii", "replace").strip()
+    if not version:
+        raise Absent("onnxruntime is not installed for " + sys.executable)
+    return version
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     reader.__name__: reader
     for reader in (
@@ -162,7 +193,9 @@ READERS: dict[str, Callable[[str], Any]] = {
         clock_limits_mhz,
         energy_meter,
         kernel,
+        boot_id,
         libc,
         python,
+        onnxruntime,
     )
 }

@@ -144,6 +144,13 @@ READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+#: Those that change while a device works, and that a reader takes no time for that the work would miss.
+QUICK_READERS: dict[str, Callable[[str], Any]] = {
+    reader.__name__: reader
+    for reader in (clocks_mhz, temperatures_celsius, cpu_times_s, throttle_count, throttle_flags, cooling_states)
+}
+
+
 def gather(readers: dict[str, Callable[[str], Any]], root: str) -> dict[str, Any]:
     """Values of all readers by name, None where absent; ``missing`` holds the reasons."""
     values: dict[str, Any] = {}

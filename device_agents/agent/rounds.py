@@ -24,6 +24,7 @@ class Settings(NamedTuple):
         warmup_ms_max: longest warm-up of one job.
         max_s: no block starts later than this after the beginning.
         timeout_s: a process that is silent for longer is ended.
+        load: what the device is put through, as the protocol has it.
     """
 
     blocks: int
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     warmup_ms_max: float
     max_s: float
     timeout_s: float
+    load: dict[str, Any]
 
 
 class Measuring:
@@ -43,6 +45,7 @@ class Measuring:
         children: the processes of these handles.
         settings: how to measure.
         progress: called with the blocks done (warm-ups count as one) and their total.
+        look: what the device is doing just now; asked during each block's untimed calls.
 
     Attributes:
         results: for every job ``{"blocks", "warmup_calls", "overhead_ns", "energy_missing", "error"}``; a job that
@@ -50,9 +53,16 @@ class Measuring:
     """
 
     def __init__(
-        self, jobs: list[dict[str, Any]], children: dict[int, Child], settings: Settings, progress: Progress
+        self,
+        jobs: list[dict[str, Any]],
+        children: dict[int, Child],
+        settings: Settings,
+        progress: Progress,
+        look: Callable[[], dict[str, Any]],
     ) -> None:
         self._children = children
+        self._look = look
+        self._began = time.monotonic()
         self._settings = settings
         self._progress = progress
         self._end = time.monotonic() + settings.max_s
@@ -103,6 +113,7 @@ class Measuring:
                 "calls_min": self._settings.calls_min,
                 "block_ns_min": self._settings.block_ms_min * 1e6,
                 "budget_s": self._remaining_s(),
+                "load": self._settings.load,
             }
             if self._turn(handle, request, waiting):
                 return
@@ -126,14 +137,17 @@ class Measuring:
         Where it dies, the job that it was at is failed and the process started again for the others.
         """
         child = self._children[handle]
+        state = None
         try:
             child.tell(request)
+            if request["do"] == "round" and self._settings.load["busy_ms"]:
+                state = dict(self._look(), elapsed_s=time.monotonic() - self._began)
             while True:
                 line, _ = child.hear(self._settings.timeout_s)
                 if "done" in line:
                     return True
                 waiting.remove(line["job"])
-                self._note(line)
+                self._note(line, state)
         except ChildFailed as failure:
             for place in waiting[:1]:
                 self.results[place]["error"] = str(failure)
@@ -149,10 +163,10 @@ class Measuring:
             for place in alive:
                 self.results[place]["error"] = str(failure)
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def _note(self, line: dict[str, Any], state: dict[str, Any] | None) -> None:
         result = self.results[line.pop("job")]
         if "ns" in line:
-            result["blocks"].append(line)
+            result["blocks"].append(dict(line, state=state))
         else:
             result.update(line)
         self._done += 1

@@ -1,8 +1,8 @@
 """Measuring loops: warm-up until stable, then blocks of timed calls, each framed by the reference kernel.
 
 A *call* is one inference or one kernel. A *value* is one timed batch of calls divided by their count; a batch is one
-call except for kernels too short for the clock. A *block* is the values taken without a pause. A *round* is one block
-of every job, in turn, so that drift meets all jobs alike.
+call except for kernels too short for the clock. A *block* is the values taken in one go, without a pause unless the
+load asks for gaps. A *round* is one block of every job, in turn, so that drift meets all jobs alike.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from typing import Any, Callable, Iterator, List
 
 from device_agents.agent.energy import Meter
+from device_agents.agent.load import Gap, Load
 
 Call = Callable[[], Any]
 
@@ -26,6 +27,12 @@ WARMUP_NS = 2_000_000
 
 #: Successive warm-up batches that differ by no more are stable.
 STABLE_WITHIN = 0.02
+
+#: So long a paced job goes at its pace before its first block: clocks and caches get used to the gaps.
+PACED_WARMUP_S = 1.0
+
+#: Untimed work before a block is done in pieces of so many calls' time, and looked at between them.
+BUSY_PIECE_NS = 10_000_000
 
 #: Calls of the reference kernel on each side of a block; the fastest counts.
 REFERENCE_CALLS = 12
@@ -80,6 +87,7 @@ class Job:
     Args:
         call: does it once; 0 is success.
         timer: times it.
+        load: how calls follow each other.
 
     Attributes:
         warmup_calls: calls before the first block.
@@ -87,23 +95,68 @@ class Job:
         count: values of one block.
     """
 
-    def __init__(self, call: Call, timer: Timer = time_calls) -> None:
+    def __init__(self, call: Call, timer: Timer = time_calls, load: Load | None = None) -> None:
         self._call = call
         self._time_calls = timer
+        self._load = load or Load()
+        self._gap = None if self._load.is_burst else Gap(self._load)
+        self._piece = 1
         self.warmup_calls = 0
         self.batch = 1
         self.count = 1
 
     def warm_up(self, limit_ns: float, calls_min: int, block_ns_min: float) -> None:
-        """Warm up, and size the blocks: at least ``calls_min`` values and ``block_ns_min``."""
+        """Warm up, and size the blocks: at least ``calls_min`` values and ``block_ns_min``.
+
+        Raises:
+            CallFailed: a call failed, or takes too long for its pace.
+        """
         self.warmup_calls, call_ns = warm_up(self._call, limit_ns, self._time_calls)
-        self.batch = int(max(1, -(-VALUE_NS_MIN // call_ns)))
+        self.batch = int(max(1, -(-VALUE_NS_MIN // call_ns))) if self._gap is None else 1
         self.count = int(max(calls_min, -(-block_ns_min // (call_ns * self.batch))))
+        self._piece = int(max(1, BUSY_PIECE_NS // (call_ns * self.batch)))
+        if self._load.rate_hz is not None:
+            self._find_the_pace(self._load.rate_hz, call_ns)
+
+    def _find_the_pace(self, rate_hz: float, call_ns: float) -> None:
+        if call_ns * rate_hz > 1e9:
+            text = "a call takes {:.3g} ms, longer than the {:.3g} ms from one to the next at {:g} Hz"
+            raise CallFailed(text.format(call_ns / 1e6, 1e3 / rate_hz, rate_hz))
+        calls = int(max(2, PACED_WARMUP_S * rate_hz))
+        self._values(calls)
+        self.warmup_calls += calls
+
+    def keep_busy(self) -> bool:
+        """Call without a pause for as long as the load asks before each block; whether it asks at all.
+
+        Raises:
+            CallFailed: a call failed.
+        """
+        end_ns = time.perf_counter_ns() + self._load.busy_ns
+        while time.perf_counter_ns() < end_ns:
+            self._values(self._piece)
+        return self._load.busy_ns > 0
 
     def block(self) -> list[int]:
-        """(count,) elapsed times of one block's batches, in ns."""
+        """(count,) elapsed times of one block's batches, in ns.
+
+        Raises:
+            CallFailed: a call failed.
+        """
+        if self._gap is not None:
+            return self._values(self.count + 1)[1:]
         self._call()  # brings code and data back into the caches after another job
-        return self._time_calls(self._call, self.count, self.batch)
+        return self._values(self.count)
+
+    def _values(self, count: int) -> list[int]:
+        """(count,) elapsed times of batches that follow each other as the load has it, in ns."""
+        if self._gap is None:
+            return self._time_calls(self._call, count, self.batch)
+        values = []
+        for _ in range(count):
+            self._gap()
+            values += self._time_calls(self._call, 1, 1)
+        return values
 
 
 class Reference:
@@ -145,9 +198,11 @@ def run_round(
     for place in order:
         if time.monotonic() > deadline:
             return
-        before = before or reference.ns()
-        energy = meter.read()
         try:
+            if jobs[place].keep_busy():
+                before = None  # what was read before that is too old
+            before = before or reference.ns()
+            energy = meter.read()
             values = jobs[place].block()
         except CallFailed as error:
             yield {"job": place, "error": str(error)}

@@ -95,7 +95,7 @@ def _fused(step: Convolution, modules: Mapping[str, nn.Module], dtype: torch.dty
             result: Tensor = ops._convolution_pointwise(x, weight, bias, *places, activation, [], "")
             return result
         other = values[step.other].to(dtype).contiguous(memory_format=torch.channels_last)
-        after = ("add", 1.0, activation if step.relu else None, [], "")
+        after: tuple[Any, ...] = ("add", 1.0, activation if step.relu else None, [], "")
         if step.overwrites:
             result = ops._convolution_pointwise_.binary(other, x, weight, bias, *places, *after)
         else:
@@ -180,10 +180,11 @@ def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
 @functools.cache
 def _has_fusion(dtype: torch.dtype) -> bool:
     """Whether oneDNN is there and computes in this format."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _pair(padding: Any) -> tuple[int, int]:
-    return tuple(padding)  # type: ignore[return-value]
+    rows, columns = padding
+    return rows, columns

@@ -172,6 +172,9 @@ class Run:
         assert self._program is not None  # without a program there are no cuts
         names = {name for step in self._program.steps[: cut + 1] for name in step.modules}
         layers = ((name, layer) for name, layer in self._module.named_modules() if name in names)
+        norms = ((name, layer) for name, layer in layers if isinstance(layer, BATCH_NORMS))
         return {
-            name: (layer.running_mean, layer.running_var) for name, layer in layers if isinstance(layer, BATCH_NORMS)
+            name: (norm.running_mean, norm.running_var)
+            for name, norm in norms
+            if norm.running_mean is not None and norm.running_var is not None
         }

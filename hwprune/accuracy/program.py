@@ -236,7 +236,7 @@ def _fused(
         nodes.append(after)
         after = following()
     if after is not None and _is_addition(after):
-        first, second = (same.get(found, found) for found in after.args)  # type: ignore[arg-type, call-overload]
+        first, second = (same.get(found, found) for found in after.args)  # type: ignore[arg-type]
         if first is not second:
             other = (second if first is nodes[-1] else first).name
             nodes.append(after)

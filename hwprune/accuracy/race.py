@@ -7,8 +7,10 @@ probability below the level, even if it made exactly as many: the hypergeometric
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+import numpy as np
 from scipy.stats import hypergeom
 
 from hwprune.accuracy.scorer import Look
@@ -17,7 +19,7 @@ from hwprune.accuracy.scorer import Look
 LEVEL = 1e-3
 
 #: Images at the first look; each next look has twice as many.
-FIRST_LOOK = 240
+FIRST_LOOK = 120
 
 
 def look_sizes(batches: Sequence[int]) -> list[int]:
@@ -38,9 +40,15 @@ def looks(bar: float, batches: Sequence[int]) -> tuple[Look, ...]:
         bar: error on the whole split, in [0, 1], that another candidate has at no higher cost; inf for none.
         batches: images of every batch of the split.
     """
-    total, sizes = sum(batches), look_sizes(batches)
+    sizes = look_sizes(batches)
     if not sizes or not 0 <= bar < 1:
         return ()
-    errors = round(bar * total)
-    level = LEVEL / len(sizes)
-    return tuple((seen, int(hypergeom.isf(level, total, errors, seen)) + 1) for seen in sizes)
+    total = sum(batches)
+    return _limits(round(bar * total), total, tuple(sizes))
+
+
+@functools.lru_cache(maxsize=1024)
+def _limits(errors: int, total: int, sizes: tuple[int, ...]) -> tuple[Look, ...]:
+    """Looks after so many images, where the bar makes so many errors on all of them."""
+    most = hypergeom.isf(LEVEL / len(sizes), total, errors, np.array(sizes))
+    return tuple((seen, int(limit) + 1) for seen, limit in zip(sizes, most, strict=True))

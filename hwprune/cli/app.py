@@ -21,9 +21,11 @@ from hwprune.cli.device import device
 from hwprune.cli.export import export
 from hwprune.cli.failures import INTERRUPTED, RESUMABLE, explain
 from hwprune.cli.finetune import finetune
+from hwprune.cli.measure import measure
 from hwprune.cli.output import emit_json
 from hwprune.cli.quickstart import quickstart
 from hwprune.cli.report import report
+from hwprune.cli.scan import scan
 from hwprune.cli.search import search
 from hwprune.cli.store import store
 from hwprune.cli.train import train
@@ -32,9 +34,11 @@ HELP = """Prune convolutional networks for a device, by what was measured on it.
 
 \b
 hwprune quickstart                        all of it on this computer, in minutes
+hwprune scan mobilenet_v2                 is pruning it worth it here? without data, in minutes
 hwprune device add local                  register this computer
 hwprune device add pi4 --ssh pi@pi4.local register a board
 hwprune device profile local PROBLEM.yaml measure kernels, fit the latency model
+hwprune measure MODEL.onnx --device pi4   latency of any network, measured
 hwprune search PROBLEM.yaml               find the front of pruned networks
 hwprune export runs/RUN --point ID        take one of them home
 hwprune compare runs/RUN runs/RUN         fronts of several devices side by side
@@ -117,5 +121,5 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, device, train, search, finetune, report, compare, export, config, store):
+for command in (quickstart, scan, device, measure, train, search, finetune, report, compare, export, config, store):
     root.add_command(command)

@@ -132,7 +132,7 @@ def _run_row(label: str, data: Mapping[str, Any]) -> dict[str, object]:
     return {
         **row,
         "pick": pick["point"],
-        "latency": format_ms(pick["latency_ms"]),
+        "latency": format_ms(pick["latency_ms"]) + (" simulated" if pick["simulated"] else ""),
         "faster": f"{pick['speedup']:.2f}x",
         data["metric"]: f"{pick['metric']:.4f}",
         "memory": format_bytes(pick["planned_memory_bytes"]),
@@ -145,4 +145,4 @@ def _cell(item: tuple[str, Mapping[str, Any]]) -> tuple[str, str]:
     if cost["latency_ms"] is None:
         return f"on {device}", "-"
     regret = "" if cost["regret"] is None else f" ({cost['regret']:+.1%})"
-    return f"on {device}", format_ms(cost["latency_ms"]) + regret
+    return f"on {device}", format_ms(cost["latency_ms"]) + regret + (" simulated" if cost["simulated"] else "")

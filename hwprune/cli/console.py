@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,10 +56,48 @@ class Console:
             with _bar() as progress:
                 yield _Bar(progress, progress.add_task(description, total=total, note=""))
 
+    @contextlib.contextmanager
+    def side_by_side(self, names: Sequence[str]) -> Iterator[Mapping[str, Console]]:
+        """Consoles of parts that are worked on at the same time; on a terminal each has a line that stays."""
+        if self.quiet or not self.terminal:
+            yield {name: _PartConsole(name, self) for name in names}
+        else:
+            with _bar() as progress:
+                yield {name: _PartConsole(name, self, progress) for name in names}
+
+
+class _PartConsole(Console):
+    """Messages and progress of one part."""
+
+    def __init__(self, name: str, whole: Console, progress: Progress | None = None) -> None:
+        super().__init__(whole.quiet, terminal=False)
+        self._name = name
+        self._progress = progress
+        self._task = progress.add_task(f"{name}: waits", total=None, note="") if progress else None
+
+    def info(self, message: str) -> None:
+        super().info(f"{self._name}: {message}")
+
+    def warn(self, message: str) -> None:
+        super().warn(f"{self._name}: {message}")
+
+    @contextlib.contextmanager
+    def progress(self, total: float | None, description: str) -> Iterator[Steps]:
+        description = f"{self._name}: {description}"
+        if self._progress is None or self._task is None:
+            with super().progress(total, description) as steps:
+                yield steps
+        else:
+            self._progress.reset(self._task, total=total, description=description, note="")
+            yield _Bar(self._progress, self._task)
+
 
 class _Silence:
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Nobody wants to know."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Nobody looks."""
 
 
 class _Lines:
@@ -75,6 +113,9 @@ class _Lines:
         self._note = note or self._note
         if time.monotonic() - self._told >= LINE_INTERVAL_S:
             self._tell()
+
+    def show(self, lines: Sequence[str]) -> None:
+        """A log has no place for what changes: the note of the next line says it shorter."""
 
     def finish(self) -> None:
         """The last line: how far it came and how long it took."""
@@ -107,12 +148,25 @@ class _Bar:
         if note:
             self._progress.update(self._task, note=note)
 
+    def show(self, lines: Sequence[str]) -> None:
+        self._progress.update(self._task, lines=tuple(lines))
+
 
 def _bar() -> Progress:
     from rich.console import Console as Terminal
+    from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    return Progress(
+    class Live(Progress):
+        """Progress with the lines that its tasks show below."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            for task in self.tasks:
+                yield from (Text("  " + line) for line in task.fields.get("lines", ()))
+
+    return Live(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

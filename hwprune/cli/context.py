@@ -60,6 +60,9 @@ runs_option = click.option(
 overrides_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the config."
 )
+pool_option = click.option(
+    "--pool", is_flag=True, help="The devices are identical boards: one job, its measuring spread over all of them."
+)
 workers_option = click.option(
     "--workers",
     type=click.IntRange(min=1),

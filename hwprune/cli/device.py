@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hwprune.cli.context import Session, as_json_option, examples, overrides_option
+from hwprune.cli.context import Session, as_json_option, examples, overrides_option, pool_option
+from hwprune.cli.fleet import check_names, end_fleet, run_fleet
 from hwprune.cli.output import emit, emit_facts, emit_json, emit_table
 from hwprune.units import format_bytes
 
 if TYPE_CHECKING:
     from device_agents.registry import Device
     from device_agents.ssh import HostKey
+    from hwprune.config import Problem
+    from hwprune.experiments.home import Home
+    from hwprune.experiments.part import Work
+    from hwprune.experiments.profile import ProfileReport
+    from hwprune.experiments.progress import Console
 
 name_argument = click.argument("name", metavar="NAME")
 
@@ -145,19 +153,49 @@ def _row(found: Device) -> dict[str, object]:
     }
 
 
-@device.command(epilog=examples("hwprune device show pi4"))
+@device.command(epilog=examples("hwprune device show pi4", "hwprune device show pi4 --picture pi4.png"))
 @name_argument
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the newest model's staircase and its predicted against measured networks, as PNG.",
+)
 @as_json_option
 @click.pass_obj
-def show(session: Session, name: str, as_json: bool) -> None:
-    """Print what is known of a device."""
+def show(session: Session, name: str, picture: Path | None, as_json: bool) -> None:
+    """Print what is known of a device, and how good its latency models are."""
+    from hwprune.experiments.known_models import known_models
+
     found = session.home.devices.get(name)
+    known = known_models(session.home, found)
     facts = {**found.model_dump(mode="json"), "fingerprint": found.fingerprint if found.description else None}
+    if picture is not None:
+        from hwprune.reports.device import draw_model
+
+        if not known:
+            raise click.UsageError(f"{name} has no latency model to draw: run 'hwprune device profile {name}' first")
+        draw_model(known[0].model, f"{name}: {known[0].path.name}", picture)
     if as_json:
-        emit_json(facts)
-    else:
-        description = facts.pop("description")
-        emit_facts({**facts, **description})
+        emit_json({**facts, "models": [each.summary() for each in known]})
+        return
+    description = facts.pop("description")
+    emit_facts({**facts, **description})
+    if known:
+        emit("")
+        emit_table([_model_row(each.summary()) for each in known])
+
+
+def _model_row(card: dict[str, Any]) -> dict[str, object]:
+    """A latency model's line."""
+    scores = card["scores"]["networks"]
+    return {
+        "latency model": Path(card["file"]).stem,
+        "kernels": card["kernels"],
+        "networks": card["networks"],
+        "held-out error %": scores.get("mape"),
+        "within 5 %": scores.get("within_5"),
+        "rank correlation": scores.get("spearman"),
+    }
 
 
 @device.command(epilog=examples("hwprune device check pi4"))
@@ -201,34 +239,113 @@ def remove(session: Session, name: str) -> None:
     session.console.info(f"removed {name}")
 
 
-@device.command(epilog=examples("hwprune device profile pi4 configs/problems/digits-resnet20.yaml --minutes 5"))
+@device.command(
+    epilog=examples(
+        "hwprune device record pi4 pi4.jsonl.gz", "hwprune search PROBLEM.yaml --device replay:pi4.jsonl.gz"
+    )
+)
 @name_argument
-@click.argument("problem_path", metavar="[PROBLEM.yaml]", required=False, type=click.Path(path_type=Path))
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop measuring after this long.")
-@overrides_option
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @as_json_option
 @click.pass_obj
-def profile(
-    session: Session,
-    name: str,
-    problem_path: Path | None,
-    minutes: float | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Measure kernels on a device, fit its latency model and print the model's error.
+def record(session: Session, name: str, path: Path, as_json: bool) -> None:
+    """Write all that was measured on a device to FILE, which answers in its place as --device replay:FILE.
 
-    With a problem, the kernels of its network are measured; without one, those of common shapes.
+    Compressed where FILE ends with .gz. What was not recorded is answered by a model, and marked as simulated.
     """
-    from hwprune.config import load_problem
+    from hwprune.experiments.recording import record as record_device
 
-    if overrides and problem_path is None:
-        raise click.UsageError("--set overrides keys of a problem: name one")
-    problem = load_problem(problem_path, overrides)[0] if problem_path else None
-    from hwprune.experiments.profile import profile as run_profile
-
-    report = run_profile(session.home, name, problem, minutes=minutes, console=session.console)
+    report = record_device(session.home, name, path)
+    if report.nameless:
+        session.console.warn(f"{report.nameless} networks were measured by an earlier version and are left out")
     if as_json:
         emit_json(asdict(report))
     else:
         emit_facts(asdict(report))
+
+
+@device.command(
+    epilog=examples(
+        "hwprune device profile pi4 configs/problems/digits-resnet20.yaml",
+        "hwprune device profile pi4 --network mobilenet_v2 --minutes 5",
+        "hwprune device profile pi5 --network mobilenet_v2 --borrow      # ten networks; kernels as pi4 has them",
+        "hwprune device profile pi4 pi5 rack7 --json",
+    )
+)
+@click.argument("words", metavar="NAME... [PROBLEM.yaml]", nargs=-1, required=True)
+@click.option("--network", metavar="MODEL", help="Network to profile for, as 'hwprune scan' takes it.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Choose no more kernels after this long.",
+)
+@click.option(
+    "--borrow", "borrowed", is_flag=True, help="Measure ten networks alone; take the kernels of the most alike device."
+)
+@pool_option
+@overrides_option
+@as_json_option
+@click.pass_context
+def profile(
+    context: click.Context,
+    words: tuple[str, ...],
+    network: str | None,
+    minutes: float,
+    borrowed: bool,
+    pool: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure kernels and a few networks on a device, fit its latency model and print the model's error.
+
+    With a problem, the kernels of its network are measured; without one, those of --network or of common shapes.
+    Several devices are profiled side by side; one that fails costs the others nothing.
+    """
+    from hwprune.config import load_problem
+
+    session: Session = context.obj
+    names, problem_path = _names_and_problem(words)
+    if overrides and problem_path is None:
+        raise click.UsageError("--set overrides keys of a problem: name one")
+    if network is not None and problem_path is not None:
+        raise click.UsageError("a problem names its network: drop --network")
+    problem = load_problem(problem_path, overrides)[0] if problem_path else None
+    from hwprune.experiments.profile import COMMON_NETWORK
+    from hwprune.experiments.profiler import Effort
+
+    names = check_names(session, names, pool)
+    work: Work = functools.partial(
+        profile_one,
+        home=session.home,
+        problem=problem,
+        network=network or COMMON_NETWORK,
+        effort=Effort(minutes=minutes),
+        borrowed=borrowed,
+    )
+    if len(names) == 1:
+        report = work(names[0], session.console)
+        return emit_json(asdict(report)) if as_json else emit_facts(asdict(report))
+    end_fleet(context, run_fleet(session, names, work), as_json, facts=asdict, show=_show_profile)
+
+
+def _names_and_problem(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Names of devices, and the problem behind them if the last word is one."""
+    names, last = list(words), words[-1]
+    problem_path = Path(names.pop()) if last.endswith((".yaml", ".yml")) else None
+    if not names:
+        raise click.UsageError(f"name a device before {last}")
+    return names, problem_path
+
+
+def profile_one(name: str, console: Console, *, home: Home, problem: Problem | None, **options: Any) -> ProfileReport:
+    """Profile one device; a function of the module, for processes of their own."""
+    from hwprune.experiments.profile import profile as run_profile
+
+    return run_profile(home, name, problem, console=console, **options)
+
+
+def _show_profile(report: ProfileReport) -> None:
+    emit_facts(asdict(report))
+    emit("")

@@ -34,7 +34,7 @@ class Failure:
     message: str
     exit_code: int
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, dict[str, object]]:
         """What ``--json`` prints."""
         return {"error": {"kind": self.kind, "message": self.message, "exit_code": self.exit_code}}
 

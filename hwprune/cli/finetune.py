@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from hwprune.cli.context import Session, as_json_option, run_argument, scheduler_option, workers_option
+from hwprune.cli.context import Session, as_json_option, examples, run_argument, scheduler_option, workers_option
 from hwprune.cli.report import show_run
 
 
-@click.command()
+@click.command(epilog=examples("hwprune finetune runs/RUN --point p03", "hwprune finetune runs/RUN --workers 8"))
 @run_argument
 @click.option("--point", "points", metavar="ID", multiple=True, help="Only this point; may be repeated [all].")
 @workers_option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,16 +30,26 @@ def show_run(session: Session, run_folder: Path, as_json: bool) -> None:
     from hwprune.reports.page import render
     from hwprune.reports.verdict import verdict
 
+    if as_json:
+        return emit_json(run_facts(run_folder))
     front = load_front(run_folder)
     files = render(run_folder)
-    if as_json:
-        emit_json({"run": str(run_folder), "verdict": verdict(front), **front.as_dict()})
-        return
     emit_table([_row(front, row) for row in front.rows])
     for row in front.untrusted:
         session.console.warn(f"{row.id} is apart from the front, its measurement is untrusted: {row.trust_reason}")
     session.console.info(verdict(front))
     session.console.info("wrote " + ", ".join(map(str, files)))
+
+
+def run_facts(run_folder: Path) -> dict[str, Any]:
+    """Write the reports of a run; its front for programs."""
+    from hwprune.reports.front import load_front
+    from hwprune.reports.page import render
+    from hwprune.reports.verdict import verdict
+
+    front = load_front(run_folder)
+    render(run_folder)
+    return {"run": str(run_folder), "verdict": verdict(front), **front.as_dict()}
 
 
 def _row(front: Front, row: FrontRow) -> dict[str, object]:
@@ -56,5 +66,5 @@ def _row(front: Front, row: FrontRow) -> dict[str, object]:
         "memory": format_bytes(row.planned_memory_bytes),
         "macs": format_count(row.macs),
         "params": format_count(row.params),
-        "trust": row.trust,
+        "trust": f"{row.trust}, simulated" if row.simulated else row.trust,
     }

@@ -29,9 +29,17 @@ def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[str, ...]
     Raises:
         TraceError: torch.export refuses the module, or it has inputs or outputs that are not float32 tensors.
     """
-    program = _export(module, inputs)
+    return read_program(_export(module, inputs))
+
+
+def read_program(program: ExportedProgram) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Layer, ...]]:
+    """The same of a program that was exported before.
+
+    Raises:
+        TraceError: it has inputs or outputs that are not float32 tensors, or control flow.
+    """
     signature = program.graph_signature
-    _check_types(program)
+    batch = _check_types(program)
     tensors = {
         **dict(signature.inputs_to_parameters),
         **dict(signature.inputs_to_buffers),
@@ -40,14 +48,14 @@ def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[str, ...]
     lifted = signature.inputs_to_lifted_tensor_constants
     constants = {name: program.constants[constant] for name, constant in lifted.items()}
     operations = [node for node in program.graph.nodes if node.op == "call_function"]
-    layers = [layer for group in _grouped(operations) for layer in _layers(group, tensors)]
+    layers = [layer for group in _grouped(operations) for layer in _layers(group, tensors, batch)]
     layers = fuse(layers, signature.user_outputs)
     layers = join_fallbacks(layers, signature.user_outputs, tensors, constants)
     return tuple(signature.user_inputs), tuple(signature.user_outputs), tuple(layers)
 
 
-def _check_types(program: ExportedProgram) -> None:
-    """Inputs and outputs are float32 tensors of one batch size.
+def _check_types(program: ExportedProgram) -> int:
+    """Batch size of the first input, of inputs and outputs that are float32 tensors.
 
     Raises:
         TraceError: one is not.
@@ -58,6 +66,8 @@ def _check_types(program: ExportedProgram) -> None:
         value = values.get(str(name))
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             raise TraceError(f"input or output {name!r} of the network is no float32 tensor: wrap it so that it is")
+    shapes = [tuple(values[str(name)].shape) for name in program.graph_signature.user_inputs]
+    return int(shapes[0][0]) if shapes and shapes[0] else 1
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
@@ -87,7 +97,7 @@ def _grouped(nodes: Sequence[Node]) -> list[list[Node]]:
     return groups
 
 
-def _layers(group: Sequence[Node], tensors: Mapping[str, str]) -> Sequence[Layer]:
+def _layers(group: Sequence[Node], tensors: Mapping[str, str], batch: int) -> Sequence[Layer]:
     """The layers of one operator or shortcut; one ``fallback`` where no kernel of ours does the same."""
     first, last = group[0], group[-1]
     if is_shortcut(first):
@@ -96,15 +106,17 @@ def _layers(group: Sequence[Node], tensors: Mapping[str, str]) -> Sequence[Layer
         raise TraceError(
             f"{first.target} in {module_of(first)!r} is no ATen operator: remove control flow from the network"
         )
-    return _read(group, OperatorView(first, tensors)) or [_fallback(group, tensors)]
+    return _read(group, OperatorView(first, tensors), batch) or [_fallback(group, tensors)]
 
 
-def _read(group: Sequence[Node], op: OperatorView) -> Sequence[Layer]:
+def _read(group: Sequence[Node], op: OperatorView, batch: int) -> Sequence[Layer]:
     """The layers of one operator; none where no kernel of ours does the same."""
     node, picks = group[0], group[1:]
     values = [value for value in node.all_input_nodes if op.is_value(value)]
     if not all(map(is_float, (node, *values))):
         return []
+    if any(shape_of(value)[:1] != (batch,) for value in (*values, *(picks or [node]))):
+        return []  # kernels run once an image
     if picks:
         return view_readers.read_parts(op, picks) or []
     of_rows = any(value.meta.get(CHANNELS_LAST) for value in values)

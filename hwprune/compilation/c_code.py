@@ -24,6 +24,21 @@ void *memset(void *, int, size_t);
 
 """
 
+#: The time, of the device's C library as far as all on 64-bit Linux agree: its headers are not on this computer.
+CLOCK = """
+#ifndef CLOCK_MONOTONIC
+#define CLOCK_MONOTONIC 1
+struct time { long s, ns; };
+int clock_gettime(int, struct time *);
+static int64_t now_ns(void)
+{
+    struct time now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.s * INT64_C(1000000000) + now.ns;
+}
+#endif
+"""
+
 #: What composite kernels may call.
 PADDING = """\
 /* Copy planes with zeros around them; widths in floats. */

@@ -9,13 +9,13 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from hwprune.compilation import link
+from hwprune.compilation import link, onnx_library, timeline
 from hwprune.compilation.graph import Graph
 from hwprune.compilation.kernels import SCHEDULE_VERSION, specify
 from hwprune.compilation.kernels.kernel import Kernel, Usage
@@ -23,6 +23,7 @@ from hwprune.compilation.objects import object_files
 from hwprune.compilation.plan import FLOAT_BYTES, Plan
 from hwprune.compilation.resident import Family, ResidentNetwork, neutral
 from hwprune.compilation.targets import CpuTarget
+from hwprune.compilation.timeline import Timeline
 from hwprune.errors import CompileError
 from hwprune.records import Artifact
 from latency_models.shapes import LayerShape
@@ -75,7 +76,35 @@ class Compiler:
             blob = draft / "weights.bin"
             blob.write_bytes(link.weights_blob(plan))
             text = link.network_source(plan, json.dumps(description), blob, self.target)
-            return self._store(text, objects, draft, "network", description)
+            artifact = self._store(text, objects, draft, "network", description)
+        return replace(artifact, shapes=tuple(call.shape for call in plan.calls))
+
+    def onnx_model(self, model: bytes, inputs: Sequence[Mapping[str, Any]], input_bytes: int) -> Artifact:
+        """Library of a model for the device's own ONNX Runtime; see ``engine_onnxruntime.py``.
+
+        Args:
+            model: in ONNX's format, with its weights.
+            inputs: ``name``, ``dtype`` and ``shape`` of every input.
+            input_bytes: of all of them.
+
+        Raises:
+            CompileError: TVM or the C compiler refuses.
+        """
+        description = {
+            **self._description("onnx"),
+            "inputs": [list(each["shape"]) for each in inputs],
+            "inputs_of_model": [dict(each) for each in inputs],
+            "input_bytes": input_bytes,
+            "model_bytes": len(model),
+            "threads": self.target.threads,
+        }
+        kernels = link.linked_kernels([link.reference_usage(self.target)])
+        objects = object_files(kernels, self.target, self.folder, self.executor)
+        with self._draft() as draft:
+            blob = draft / "model.onnx"
+            blob.write_bytes(model)
+            text = onnx_library.source(json.dumps(description), blob, self.target)
+            return self._store(text, objects, draft, "onnx", description)
 
     def resident(self, graph: Graph, dense: nn.Module, examples: Iterable[nn.Module]) -> ResidentNetwork:
         """Library that runs a network at any widths: ``resident_run(numbers, input, output)``.
@@ -106,6 +135,22 @@ class Compiler:
             text = family.source(json.dumps(description), blob, self.target)
             artifact = self._store(text, objects, draft, "resident", description)
         return ResidentNetwork(artifact, family, module)
+
+    def timeline(self, network: ResidentNetwork) -> Timeline:
+        """Library that times the calls of a resident network: its kernels are there already.
+
+        Raises:
+            CompileError: the C compiler refuses.
+        """
+        family = network.family
+        description = timeline.describe(network.artifact.description, family)
+        kernels = link.linked_kernels([link.reference_usage(self.target), *family.usages])
+        objects = object_files(kernels, self.target, self.folder, self.executor)
+        with self._draft() as draft:
+            blob = draft / "weights.bin"
+            blob.write_bytes(link.weights_blob(family.dense))
+            text = timeline.source(family, description, blob, self.target)
+            return Timeline(self._store(text, objects, draft, "network", description), family)
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with all kernels of these layers: ``kernel_run(index, numbers)``.
@@ -191,7 +236,7 @@ class Compiler:
         text: str,
         objects: Sequence[Path],
         draft: Path,
-        kind: Literal["network", "kernels", "resident"],
+        kind: Literal["network", "kernels", "resident", "onnx"],
         description: dict[str, Any],
     ) -> Artifact:
         """Link into ``draft``, then move under the digest: the folder never holds half a library."""

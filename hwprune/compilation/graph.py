@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
-from hwprune.compilation.aten import read
+from hwprune.compilation.aten import read, read_program
 from hwprune.compilation.kernels.sparse import Sparse
 from hwprune.compilation.layers import Layer
 from hwprune.compilation.lowering import lower
@@ -100,3 +101,21 @@ def trace(module: nn.Module, example_input: Tensor | Sequence[Tensor], target: C
     names, outputs, layers = read(module, inputs)
     shapes = tuple((name, tuple(tensor.shape)) for name, tensor in zip(names, inputs, strict=True))
     return Graph(target or host_target(), shapes, outputs, layers)
+
+
+def trace_program(program: ExportedProgram, target: CpuTarget) -> Graph:
+    """Read the graph of a program that was exported in inference mode, at fixed shapes.
+
+    Args:
+        program: left as it is but for what it tells of its torch modules, of which nothing is known here.
+        target: what it will be compiled for.
+
+    Raises:
+        TraceError: it has inputs or outputs that are not float32 tensors, or control flow.
+    """
+    for node in program.graph.nodes:
+        node.meta.pop("nn_module_stack", None)
+    names, outputs, layers = read_program(program)
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    shapes = tuple((name, tuple(int(size) for size in values[name].shape)) for name in names)
+    return Graph(target, shapes, outputs, layers)

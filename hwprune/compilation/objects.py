@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -41,11 +42,32 @@ def object_files(
     """
     kernels = list(kernels)
     paths = [object_path(kernel, target, folder) for kernel in kernels]
-    missing = {path: kernel for kernel, path in zip(kernels, paths, strict=True) if not path.exists()}
-    compiled = executor.map if executor is not None and len(missing) > 1 else map
-    for path, content in zip(missing, compiled(_compile, missing.values(), [target] * len(missing)), strict=True):
-        _keep(content, path)
+    if all(path.exists() for path in paths):
+        return paths
+    with _in_turn(folder / "locks", target):
+        # Who waited may find that somebody else has compiled them: boards of one model want the same kernels.
+        missing = {path: kernel for kernel, path in zip(kernels, paths, strict=True) if not path.exists()}
+        compiled = executor.map if executor is not None and len(missing) > 1 else map
+        for path, content in zip(missing, compiled(_compile, missing.values(), [target] * len(missing)), strict=True):
+            _keep(content, path)
     return paths
+
+
+@contextlib.contextmanager
+def _in_turn(folder: Path, target: CpuTarget) -> Iterator[None]:
+    """Keep other processes from compiling for the same target meanwhile; the system frees it if this one dies.
+
+    Raises:
+        CompileError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / f"compiling-{hashlib.sha256(target.name.encode()).hexdigest()[:12]}.lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise CompileError(f"cannot write to {folder} ({error}): free space or choose another folder") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def object_path(kernel: Kernel, target: CpuTarget, folder: Path) -> Path:

@@ -74,13 +74,18 @@ def import_region(
     """Lower a region at the shapes of its inputs and tensors; once for each.
 
     Raises:
-        CompileError: TVM does not know one of its operators.
+        CompileError: TVM does not know one of its operators, or fails on it.
     """
     key = (target, tuple(shapes), tuple(tuple(tensor.shape) for tensor in tensors))
     if key not in region.programs:
         if len(region.programs) >= 64:  # a search would fill the memory
             region.programs.clear()
-        region.programs[key] = import_program(region.export(shapes, tensors), target.as_tvm())
+        try:
+            region.programs[key] = import_program(region.export(shapes, tensors), target.as_tvm())
+        except Exception as error:  # of any of TVM's passes, or of torch's tracer
+            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            names = ", ".join(region.operators)
+            raise CompileError(f"TVM cannot compile {names} ({line}): replace it in the network") from error
     program: RelaxProgram = region.programs[key]
     return program
 

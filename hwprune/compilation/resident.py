@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -26,8 +27,6 @@ from hwprune.records import Artifact
 
 #: Magnitude of all weights: sums of 5000 products do not grow by it, and a bias alone keeps values from fading.
 WEIGHT_MIN, WEIGHT_MAX = 0.01, 0.03
-
-_ARGUMENTS = (("numbers", "const int32_t *"), ("input", "const float *"), ("output", "float *"))
 
 _RUN = """
 static const int32_t dense[] = {%(dense)s};
@@ -49,6 +48,9 @@ class Family:
         slots: integers of each call, the choice of the statement included.
         arena_bytes: largest arena.
     """
+
+    #: Of ``resident_run``, with their types.
+    ARGUMENTS: ClassVar = (("numbers", "const int32_t *"), ("input", "const float *"), ("output", "float *"))
 
     dense: Plan
     kernels: tuple[dict[str, Usage], ...]
@@ -105,14 +107,17 @@ class Family:
 
     def source(self, description: str, blob: Path, target: CpuTarget) -> str:
         """C text of the library, with the weights of the dense network in ``blob``."""
-        begins = [sum(self.slots[:step]) for step in range(len(self.slots))]
-        calls = [_call_text(begin, list(kernels)) for begin, kernels in zip(begins, self.kernels, strict=True)]
         dense = ", ".join(map(str, self.numbers(self.dense)))
         text = link.head(self.usages, description, target) + link.memory(self.arena_bytes, blob)
         # The numbers of a call: which of its kernels, then the integers of that.
-        body = f"    const int32_t *p;\n{threads.in_order(calls, target.threads)}"
-        text += threads.function("resident_run", _ARGUMENTS, body, target.threads)
+        body = f"    const int32_t *p;\n{threads.in_order(self.call_texts(), target.threads)}"
+        text += threads.function("resident_run", self.ARGUMENTS, body, target.threads)
         return text + _RUN % {"dense": dense}
+
+    def call_texts(self) -> list[str]:
+        """C text of every call: a choice between its statements, by the numbers that are its own."""
+        begins = [sum(self.slots[:step]) for step in range(len(self.slots))]
+        return [_call_text(begin, list(kernels)) for begin, kernels in zip(begins, self.kernels, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hwprune.compilation import c_code
+
 #: How long a thread that waits for the next run keeps its core: longer than the pause between two inferences in a row.
 SPIN_NS = 100_000
 
@@ -16,18 +18,15 @@ MEET = "    meet();"
 _POOL = """
 #include <stdatomic.h>
 
-/* Of the device's C library, as far as all on 64-bit Linux agree: its headers are not on this computer. */
-struct time { long s, ns; };
+/* Of the device's C library, as the clock's. */
 struct signals { uint64_t bits[16]; };
 typedef uintptr_t thread;
-int clock_gettime(int, struct time *);
 int pthread_create(thread *, const void *, void *(*)(void *), void *);
 int pthread_join(thread, void **);
 int pthread_sigmask(int, const struct signals *, struct signals *);
 int sched_yield(void);
 int sigfillset(struct signals *);
 long syscall(long, ...);
-#define CLOCK_MONOTONIC 1
 #define SIG_SETMASK 2
 #ifdef __aarch64__
 #define SYS_futex 98
@@ -75,13 +74,6 @@ static void meet(void)
             looks++, rest();
         else
             sched_yield();
-}
-
-static int64_t now_ns(void)
-{
-    struct time now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.s * INT64_C(1000000000) + now.ns;
 }
 
 /* Wait for another run than the last one: awake as long as it may follow at once, then asleep. */
@@ -196,7 +188,7 @@ def function(name: str, arguments: Sequence[tuple[str, str]], body: str, threads
     known = {argument for argument, _ in arguments}
     values = ", ".join(argument if argument in known else "0" for argument in ("index", "numbers", "input", "output"))
     pool = _POOL % {"threads": threads, "looks": LOOKS, "spin_ns": SPIN_NS}
-    return f"{pool}{_STEPS % {'body': body}}{head}{{\n    return run({values});\n}}\n"
+    return f"{c_code.CLOCK}{pool}{_STEPS % {'body': body}}{head}{{\n    return run({values});\n}}\n"
 
 
 def in_order(calls: Sequence[str], threads: int) -> str:

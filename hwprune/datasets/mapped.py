@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -28,7 +29,8 @@ def size_bytes(data: Data) -> int | None:
 
 def save(data: Data, folder: Path) -> None:
     """Write all images and targets, and what else there is to know of them."""
-    tensors, bare = {}, {}
+    tensors: dict[str, Tensor] = {}
+    bare: dict[str, Any] = {}
     for name, split in _splits(data).items():
         assert isinstance(split, ImageSplit)  # size_bytes has told so
         chunks = torch.split(torch.arange(len(split)), _CHUNK)
@@ -43,7 +45,7 @@ def load(folder: Path) -> Data:
     """The data set that :func:`save` wrote, mapped."""
     tensors: dict[str, Tensor] = safetensors.torch.load_file(folder / "images.safetensors")
     bare: Data = pickle.loads((folder / "data.pickle").read_bytes())
-    whole = {
+    whole: dict[str, Any] = {
         name: replace(split, images=tensors[f"{name}.images"], targets=tensors[f"{name}.targets"])
         for name, split in _splits(bare).items()
         if isinstance(split, ImageSplit)

@@ -11,7 +11,7 @@ import torch
 from distributed import Client, Worker, WorkerPlugin
 from distributed.scheduler import KilledWorker
 
-from hwprune.errors import ConfigError
+from hwprune.errors import ConfigError, RunError
 from hwprune.executors import team
 from hwprune.executors.team import P, Parcel, T, Team, fail, settle
 
@@ -47,13 +47,16 @@ class Cluster(Team):
         return max(1, sum(int(threads) for threads in self._client.nthreads().values()))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """See :meth:`concurrent.futures.Executor.submit`; ``RuntimeError`` where its worker dies every time."""
+        """See :meth:`concurrent.futures.Executor.submit`.
+
+        The future fails by ``RuntimeError`` where its worker dies every time, by ``RunError`` where the scheduler does.
+        """
         outer: Future[T] = Future()
         inner: Future[T] = self._executor.submit(_run, self._threads, fn, *args, **kwargs)
 
         def ended(inner: Future[T]) -> None:
-            if inner.cancelled():
-                outer.cancel()
+            if inner.cancelled():  # by us, then this changes nothing, or because the scheduler has forgotten it
+                fail(outer, RunError("the Dask scheduler was lost: start it again, then --resume the run"))
             elif isinstance(inner.exception(), KilledWorker):
                 fail(outer, RuntimeError(str(inner.exception())))
             else:

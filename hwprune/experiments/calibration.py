@@ -2,67 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from device_agents.registry import Device
-from hwprune.compilation.compiler import Compiler
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import known_model, model_path
 from hwprune.experiments.profile import profile_network
+from hwprune.experiments.profiler import Effort, is_trusted
 from hwprune.experiments.progress import Console
-from hwprune.experiments.provenance import write_text
-from hwprune.experiments.session import DeviceSession
+from hwprune.experiments.session import DeviceSession, replay_of
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Evaluation
-from latency_models.errors import LatencyModelError
 from latency_models.network_model import LatencyModel
+from latency_models.shapes import NetworkShapes
+
+#: Networks whose intervals are looked at for drift, and how many of them outside tell it: by chance in 1 of 200 cases.
+DRIFT_WINDOW, DRIFT_OUTSIDE = 8, 4
 
 #: Networks that one generation measures whole, and a search altogether.
 REFINE_EACH, REFINE_MAX = 2, 20
 
 
-def model_path(home: Home, device: Device, bench: Workbench) -> Path:
-    """File of a device's latency model for the layers of a network.
+def model_at_hand(home: Home, device: Device, bench: Workbench) -> LatencyModel | None:
+    """The model of a device for a network, if nothing has to be measured for it; a recorded device always has one.
 
-    Named after all that makes measured rows incomparable: what the device is, the kernels' schedules, the layers.
+    Raises:
+        ConfigError: the recording has no kernels.
     """
-    layers = sorted({json.dumps(template.template.as_dict()) for template in bench.arithmetic.templates})
-    told = json.dumps([device.fingerprint, Compiler.schedule_version, bench.graph.target.name, layers])
-    return home.models / f"{device.name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    if device.recording is None:
+        return known_model(home, device, bench)
+    return replay_of(device).model_of(bench.arithmetic.templates, model_path(home, device, bench).stem[-16:])
 
 
-def known_model(home: Home, device: Device, bench: Workbench) -> LatencyModel | None:
-    """The model that a profile has left; None where there is none that can be used."""
-    path = model_path(home, device, bench)
-    if not path.exists():
-        return None
-    try:
-        return LatencyModel.from_json(path.read_text())
-    except LatencyModelError:
-        return None  # measured anew: a model is never the only copy of anything
-
-
-def save_model(home: Home, device: Device, bench: Workbench, model: LatencyModel) -> Path:
-    """Keep a model's rows and recipe."""
-    path = model_path(home, device, bench)
-    write_text(path, model.to_json())
-    return path
-
-
-def latency_model(session: DeviceSession, bench: Workbench, console: Console) -> LatencyModel:
-    """The device's model for this network; the device is profiled where there is none."""
-    model = known_model(session.home, session.device, bench)
+def latency_model(
+    session: DeviceSession, bench: Workbench, console: Console, effort: Effort | None = None
+) -> LatencyModel:
+    """The device's model for this network; the device is profiled where there is none, with this effort."""
+    model = model_at_hand(session.home, session.device, bench)
     if model is None:
         console.info(f"{session.device.name} has no latency model for this network yet: profiling it first")
-        model, report = profile_network(session, bench, console=console)
-        save_model(session.home, session.device, bench, model)
-        session.device = session.device.model_copy(update={"channel_step": report.channel_step})
-        session.home.devices.add(session.device)
-    for note in model.notes(bench.arithmetic.templates):
-        console.info(note)
+        model, _ = profile_network(session, bench, console=console, effort=effort)
     return model
 
 
@@ -71,13 +55,20 @@ class Calibrator:
 
     Attributes:
         model: the model as it stands.
+        has_drifted: more of the last networks lay outside their 90 % intervals than chance explains.
+        deviations: by how much each measured network's latency differed from the model of its time, relative to it.
     """
 
     def __init__(self, session: DeviceSession | None, bench: Workbench, model: LatencyModel) -> None:
         self._session = session
         self._bench = bench
         self._measured: set[str] = set()
+        self._outside: deque[bool] = deque(maxlen=DRIFT_WINDOW)
+        # Corrected by networks that do not fit it, a model widens its intervals until all fit.
+        self._profiled = model
         self.model = model
+        self.has_drifted = False
+        self.deviations: list[float] = []
 
     def measure(self, front: Sequence[Evaluation]) -> dict[str, Any]:
         """Measure the members of ``front`` whose prediction is least sure (a ``Refiner`` of the search)."""
@@ -86,12 +77,16 @@ class Calibrator:
             return {}
         _, std_ms = self.model.predict(self._bench.arithmetic([found.widths for found in fresh]))
         chosen = [fresh[index] for index in (-std_ms).argsort(kind="stable")[:REFINE_EACH]]
-        networks = []
-        for found in chosen:
-            measurement = self._session.measure_candidate(self._bench, self._bench.plan(found.widths))
-            trusted = measurement.error is None and measurement.trust != "C"
-            latency_ms = measurement.latency_ms if trusted else None
-            networks.append({"plan_key": found.plan_key, "widths": list(found.widths), "latency_ms": latency_ms})
+        plans = [self._bench.plan(found.widths) for found in chosen]
+        networks = [
+            {
+                "plan_key": found.plan_key,
+                "widths": list(found.widths),
+                # What a model of a recording says teaches nothing.
+                "latency_ms": each.latency_ms if is_trusted(each) and not each.is_simulated else None,
+            }
+            for found, each in zip(chosen, self._session.measure_candidates(self._bench, plans), strict=True)
+        ]
         return {"networks": networks}
 
     def apply(self, data: dict[str, Any]) -> None:
@@ -101,5 +96,23 @@ class Calibrator:
         if not trusted:
             return
         shapes = self._bench.arithmetic([network["widths"] for network in trusted])
+        predicted_ms = self.model.predict(shapes)[0]
+        measured_ms = [network["latency_ms"] for network in trusted]
+        self.deviations += np.abs(measured_ms / predicted_ms - 1).tolist()
         rows = [(shapes.row(index), network["latency_ms"]) for index, network in enumerate(trusted)]
+        self._look_for_drift(shapes, np.array([latency_ms for _, latency_ms in rows]))
         self.model = self.model.recalibrate([*self.model.networks, *rows])
+
+    def _look_for_drift(self, shapes: NetworkShapes, latency_ms: npt.NDArray[np.float64]) -> None:
+        """Tell once when the device and the model have parted company; the model is corrected all the same."""
+        mean_ms, std_ms = self._profiled.predict(shapes)
+        self._outside.extend(np.abs(latency_ms - mean_ms) > self._profiled.interval_factor(0.9) * std_ms)
+        if sum(self._outside) < DRIFT_OUTSIDE or self.has_drifted:
+            return
+        self.has_drifted = True
+        if self._session is not None:
+            name = self._session.device.name
+            self._session.measurer.say(
+                f"{sum(self._outside)} of the last {len(self._outside)} networks on {name} took another time than its "
+                f"latency model allows: the model is corrected by them; 'hwprune device profile {name}' makes a new one"
+            )

@@ -13,6 +13,7 @@ from torch import nn
 from device_agents.client import SelfTest
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.resident import NotResidentError, ResidentNetwork
+from hwprune.compilation.timeline import Timeline
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.measure import NetworkJob
 from hwprune.pruning.plan import PruningPlan
@@ -53,6 +54,22 @@ class CandidateJobs:
                 self._has_said = True
         return linked_job(self.compiler, self.bench, module)
 
+    def timeline(self) -> Timeline | None:
+        """Library that times the calls of candidates, one by one; None where there is no resident library."""
+        try:
+            return self.compiler.timeline(self._resident[0])
+        except NotResidentError:
+            return None
+
+    def numbers(self, plan: PruningPlan) -> tuple[int, ...]:
+        """What stands for a candidate's widths in the resident library and its timeline.
+
+        Raises:
+            NotResidentError: the library cannot run it.
+        """
+        planned = self.bench.graph.for_target(self.compiler.target).plan(self.bench.slicer.cut(plan))
+        return self._resident[0].family.numbers(planned)
+
     def _resident_job(self, module: nn.Module) -> NetworkJob:
         network, test = self._resident
         planned = self.bench.graph.for_target(self.compiler.target).plan(module)
@@ -61,6 +78,7 @@ class CandidateJobs:
             test,
             numbers=network.family.numbers(planned),
             memory_bytes=planned.arena.size_bytes + planned.weights_bytes,
+            shapes=tuple(call.shape for call in planned.calls),
         )
 
     @property

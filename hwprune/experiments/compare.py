@@ -14,6 +14,7 @@ from device_agents.errors import DeviceError
 from device_agents.registry import FINGERPRINT_FACTS, Device
 from hwprune.errors import HwpruneError, RunError
 from hwprune.experiments.home import Home
+from hwprune.experiments.members import AND
 from hwprune.experiments.picks import Cost, Networks, Pick, Sitting
 from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder
@@ -74,6 +75,7 @@ def _from_runs(picks: Sequence[Pick], venue: Sequence[Pick]) -> dict[str, Cost]:
             pick.row.planned_memory_bytes,
             pick.row.measured_at,
             "run",
+            simulated=pick.row.simulated,
         )
         for pick in picks
         if pick.row and pick.conditions == host.conditions and same_clock(pick.reference_ms, host.reference_ms)
@@ -109,8 +111,12 @@ def _device(home: Home, host: Pick) -> Device:
     """The device of a run, if it is still the same.
 
     Raises:
-        DeviceError: it is not registered, or another one by now.
+        DeviceError: it is not registered, or another one by now, or several.
     """
+    if AND in host.conditions.device:
+        raise DeviceError(
+            f"{host.conditions.device} is a pool of boards: compare runs on each of them to measure there"
+        )
     device = home.devices.get(host.conditions.device)
     if (device.fingerprint, device.threads) == (host.conditions.fingerprint, host.conditions.threads):
         return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from device_agents.client import AgentClient
 from device_agents.errors import BoardUnfit, DeviceChanged, HostKeyMismatch
 from device_agents.reach import transport_to
 from device_agents.registry import FINGERPRINT_FACTS, Device, SshWay, first_reason
+from device_agents.replay import PREFIX, Recording
 from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
+from hwprune.experiments.logins import turn
 from hwprune.measurement.lease import lease
 
 if TYPE_CHECKING:
@@ -36,11 +39,14 @@ class HostKeyUnconfirmed(HostKeyMismatch):
 
 
 def find(home: Home, name: str) -> Device:
-    """A registered device; this computer is registered on the spot.
+    """A registered device, or the one that ``replay:FILE`` is a recording of; this computer is registered on the spot.
 
     Raises:
-        DeviceError: the device is unknown, or its agent cannot be started.
+        DeviceError: the device is unknown, its agent cannot be started, or the file is no recording.
     """
+    if name.startswith(PREFIX):
+        path = Path(name.removeprefix(PREFIX)).expanduser()
+        return Recording.read(path).device(path)
     if name == LOCAL and name not in home.devices.names():
         return add_local(home, name)
     return home.devices.get(name)
@@ -57,8 +63,9 @@ def agent_of(home: Home, device: Device, connections: SshConnections | None = No
     Raises:
         DeviceError: it cannot be begun; the type says what stands against it.
     """
-    folder = home.folder("agents") / device.name
-    return AgentClient(transport_to(device, folder, connections))
+    transport = transport_to(device, home.folder("agents") / device.name, connections)
+    with turn(home.path / "locks") if device.ssh else contextlib.nullcontext():
+        return AgentClient(transport)
 
 
 def same_agent_of(home: Home, device: Device) -> AgentClient:

@@ -23,8 +23,8 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import RunConfig
 from hwprune.errors import CompileError, ConfigError, RunError, UnknownNameError
-from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
+from hwprune.experiments.members import members_of
 from hwprune.experiments.points import PointFiles
 from hwprune.experiments.provenance import RunFolder, write_text
 from hwprune.experiments.workbench import Workbench
@@ -81,7 +81,7 @@ def export(run_folder: Path, point: str, out_folder: Path, home: Home) -> Export
     if point not in files.ids():
         raise UnknownNameError("point", point, files.ids())
     config = RunConfig.load(run.path / "config.yaml")
-    device = find(home, config.device)
+    device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
     plan = files.plan(point)
     module = bench.slicer.cut(plan)

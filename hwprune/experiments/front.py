@@ -19,6 +19,7 @@ from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Evaluation, Front, FrontRow, Measurement
+from hwprune.scenario import Scenario
 from hwprune.search.archive import Archive
 from latency_models.network_model import LatencyModel
 
@@ -50,7 +51,7 @@ def measure_front(
         for plan in plans:
             modules.append(bench.inherit(plan))
             steps.advance()
-    measurements = session.measure_final(bench, modules, model, console)
+    measurements = session.measure_final(bench, modules, model, console, Scenario.parse(config.scenario))
     metrics = _metrics(bench, plans, found, judge, console)
     rows = _rows(bench, model, plans, metrics, measurements)
     good = [row for row in rows if row is not None and row.trust != "C"]

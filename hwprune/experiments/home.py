@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-from device_agents.registry import Registry
+from device_agents.registry import Device, Registry
 from hwprune.errors import ConfigError
 from hwprune.store import Store
 
@@ -45,6 +46,16 @@ class Home:
     def models(self) -> Path:
         """Folder of latency models (measured rows and recipe)."""
         return self.folder("models")
+
+    def of(self, device: Device) -> Home:
+        """The home that a device's state is kept in: this one, but a folder of its own for a recorded device.
+
+        So nothing that was simulated is ever found beside what was measured.
+        """
+        if device.recording is None:
+            return self
+        name = hashlib.sha256(device.recording.encode()).hexdigest()[:16]
+        return Home(self.path / "replays" / name)
 
     def folder(self, name: str) -> Path:
         """Sub-folder ``name``, made if absent.

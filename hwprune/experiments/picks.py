@@ -23,6 +23,7 @@ from hwprune.experiments.session import open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.measure import FINAL_PROCESSES
 from hwprune.records import PROTOCOL_VERSION, Conditions, FrontRow, Measurement, same_clock
+from hwprune.scenario import Scenario
 from latency_models.network_model import LatencyModel
 
 
@@ -69,6 +70,7 @@ class Cost:
         own: whether the run was made on this device.
         regret: how much slower than the fastest pick of a run on this device, 0.2 for 20 %; negative where it is
             faster; None where that one's latency is not known.
+        simulated: whether a model answered in place of a replayed device.
         reason: why there is no latency; "" where there is one.
     """
 
@@ -81,6 +83,7 @@ class Cost:
     source: Literal["run", "store", "measured"] | None = None
     own: bool = False
     regret: float | None = None
+    simulated: bool = False
     reason: str = ""
 
 
@@ -183,7 +186,8 @@ class Sitting:
         """
         with open_session(home, self.device, console) as session:
             model = LatencyModel.from_json((self.host.folder / "latency_model.json").read_text())
-            rows = session.measure_final(self.bench, list(self.modules.values()), model, console)
+            scenario = Scenario.parse(self.conditions.scenario)
+            rows = session.measure_final(self.bench, list(self.modules.values()), model, console, scenario)
         found = {run: _cost(row, "measured") for run, row in zip(self.modules, rows, strict=True)}
         levels = {row.device_reference_ms for row in rows if row.error is None}
         is_same = all(same_clock(level_ms, self.host.reference_ms) for level_ms in levels)

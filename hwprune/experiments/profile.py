@@ -1,4 +1,4 @@
-"""A short profile of a device: kernels at chosen widths, a few whole networks, a latency model and its error."""
+"""A short profile of a device for a network: its latency model, the model's error, and the device's channel steps."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from device_agents.registry import Device
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
-from hwprune.errors import UntrustedError
-from hwprune.experiments.devices import find
+from hwprune.errors import ConfigError
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import lenders, model_path
+from hwprune.experiments.members import members_of
+from hwprune.experiments.models import open_model
+from hwprune.experiments.pool import open_devices
+from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.provenance import write_text
+from hwprune.experiments.second_opinion import second_opinion
+from hwprune.experiments.session import DeviceSession
+from hwprune.experiments.unfinished import UnfinishedProfile
 from hwprune.experiments.workbench import Workbench
-from hwprune.records import Measurement
 from hwprune.search.space import SearchSpace
-from latency_models.kernel_table import KernelTable, KernelTime
-from latency_models.network_model import LatencyModel
-from latency_models.sampling import plan_profile, ranges_of
-from latency_models.shapes import LayerShape
+from latency_models.features import mixes_channels
+from latency_models.network_model import LatencyModel, describe
 
-#: Kernels measured for each layer template, and networks measured whole: wanted and at least.
-KERNELS_PER_TEMPLATE, NETWORKS, NETWORKS_MIN = 24, 16, 8
+#: What a device is profiled for when nobody says.
+COMMON_NETWORK = "resnet_cifar,depth=20"
 
 #: Channel steps that a device may show.
 STEPS = (1, 2, 4, 8, 16)
-#: A step is taken where rounding widths up to it costs no more than this share of the dense latency.
+#: A step is taken where rounding widths up to it costs no more than this share of what they can save.
 STEP_COST = 0.01
 
 
@@ -39,15 +44,20 @@ class ProfileReport:
 
     Attributes:
         device: its name.
-        kernels: kernels measured.
+        kernels: kernels timed, inside networks where the device can.
         networks: whole networks measured; each is predicted by a model that was calibrated on the others.
         mape: mean absolute error of these predictions, in percent.
         within_5: share of these at most 5 % off, in percent.
         within_10: the same for 10 %.
         spearman: rank correlation on these, in [-1, 1].
+        coverage_90: share of these inside the intervals that are said to hold 90 % of them, in percent.
         channel_step: widths between whose multiples pruning gains little.
+        channel_steps: the same of each group of channels alone.
         seconds: wall time.
         model: file of the latency model.
+        tvm_over_onnxruntime: latency of the dense network by our library, as a share of that by the device's own ONNX
+            Runtime, both measured in turns; None where it has none.
+        second_opinion: that in words, or why there is none.
     """
 
     device: str
@@ -57,147 +67,175 @@ class ProfileReport:
     within_5: float
     within_10: float
     spearman: float
+    coverage_90: float
     channel_step: int
+    channel_steps: tuple[int, ...]
     seconds: float
-    model: Path | None = None
+    model: Path
+    tvm_over_onnxruntime: float | None = None
+    second_opinion: str = ""
 
 
 def profile(
-    home: Home, device_name: str, problem: Problem | None, *, minutes: float | None, console: Console
+    home: Home,
+    device_name: str,
+    problem: Problem | None = None,
+    *,
+    network: str = COMMON_NETWORK,
+    effort: Effort | None = None,
+    borrowed: bool = False,
+    console: Console,
 ) -> ProfileReport:
-    """Profile a device for a problem's network (else ResNet-20 at 32x32), and remember its model and channel step.
+    """Profile a device for a network, and remember its model and channel step.
+
+    Args:
+        home: where the device and its models are kept.
+        device_name: the device.
+        problem: whose network it is profiled for.
+        network: what it is profiled for without a problem, as :func:`open_model` names it.
+        effort: when the profile is good enough.
+        borrowed: measure no kernel: take those of another device.
+        console: who is told how it goes.
+
+    A pool (``A+B``) is profiled at the speed of its first board, whose model it is.
 
     Raises:
+        ConfigError: no other device can lend its kernels, or the device is a recording.
         DeviceError: the device is unknown, or lost.
         UntrustedError: too few measurements could be trusted.
     """
-    from hwprune.experiments.calibration import save_model
-
-    device = find(home, device_name)
-    problem = problem or common_problem()
-    bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads), with_weights=False)
-    with open_session(home, device, console) as session:
-        model, report = profile_network(session, bench, console=console, minutes=minutes)
-    path = save_model(home, device, bench, model)
-    home.devices.add(device.model_copy(update={"channel_step": report.channel_step}))
-    return replace(report, model=path)
-
-
-def common_problem() -> Problem:
-    """What a device is profiled for when nobody says: ResNet-20 on 32x32 images, of which only the shape counts."""
-    return Problem.model_validate(
-        {"network": {"name": "resnet_cifar", "depth": 20}, "data": {"name": "digits", "size": 32, "channels": 3}}
-    )
+    device = members_of(home, device_name)[0]
+    if device.recording is not None:
+        raise ConfigError(f"{device_name} is a recording: it has the models of its device, and no kernels but its own")
+    target = CpuTarget.from_dict(device.target, device.threads)
+    bench = Workbench.open(problem, target, with_weights=False) if problem else open_model(network, target=target)
+    with open_devices(home, device_name, bench, console) as session:
+        _, report = profile_network(session, bench, console=console, effort=effort, borrowed=borrowed)
+        opinion = second_opinion(session, bench, console)
+    console.info(opinion.summary())
+    return replace(report, tvm_over_onnxruntime=opinion.ratio, second_opinion=opinion.summary())
 
 
 def profile_network(
-    session: DeviceSession, bench: Workbench, *, console: Console, minutes: float | None = None
+    session: DeviceSession,
+    bench: Workbench,
+    *,
+    console: Console,
+    effort: Effort | None = None,
+    borrowed: bool = False,
 ) -> tuple[LatencyModel, ProfileReport]:
     """Measure kernels and whole networks, fit a model, and tell its error on networks that it has not seen.
+
+    The model is kept, and the channel steps are written into the device's entry. A profile that was interrupted goes on
+    with what it had measured; one that ended is made afresh.
 
     Args:
         session: the device.
         bench: the network.
         console: who is told how it goes.
-        minutes: no kernel is begun later.
+        effort: when the profile is good enough.
+        borrowed: measure whole networks alone, and take the kernels of another device that was profiled for them.
 
     Raises:
+        ConfigError: kernels are to be borrowed, and no other device was profiled for these layers.
         UntrustedError: too few measurements could be trusted.
     """
     started = time.perf_counter()
-    deadline = None if minutes is None else started + 60 * minutes
-    generator = np.random.default_rng(0)
-    space = SearchSpace.of(
-        bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=bench.problem.pruning.pruning_ratio_max
-    )
-    widths = np.vstack([space.sizes, space.smallest, space.decode(generator.random((62, space.n_var)) * space.upper)])
-    table = _measure_kernels(session, bench, widths, console, deadline)
-    networks = _measure_networks(session, bench, _spread(widths, NETWORKS), console)
-    if len(networks) < NETWORKS_MIN:
-        raise UntrustedError(
-            f"only {len(networks)} of {NETWORKS} networks could be measured with trust on {session.device.name}: "
-            "close other programs and profile again"
-        )
-    lanes = bench.graph.target.lanes
-    model = LatencyModel.fit(table, networks, "auto", lanes)
+    path = model_path(session.home, session.device, bench)
+    space = full_space(bench)
+    sources = _lenders(session, bench) if borrowed else {}
+    part = UnfinishedProfile(path.with_suffix(".part"))
+    if part.networks:
+        console.info(f"going on with an interrupted profile: the kernels of {part.networks} networks are timed")
+    profiler = Profiler(session, bench, example_widths(space), effort or Effort(), part)
+    model = profiler.borrow(sources, console) if borrowed else profiler.run(console)
+    write_text(path, model.to_json())
+    part.remove()
+    step = channel_step(model, bench, space)
+    session.device = remember_steps(session.home, session.device, model, step)
     held_out = model.scores["networks"]
     report = ProfileReport(
         session.device.name,
-        len(table),
-        len(networks),
+        profiler.kernels,
+        len(model.networks),
         held_out["mape"],
         held_out["within_5"],
         held_out["within_10"],
         held_out["spearman"],
-        channel_step(model, bench, space),
+        held_out["coverage_90"],
+        step,
+        channel_steps(model, bench),
         time.perf_counter() - started,
+        path,
     )
+    kernels = f"kernels of {model.recipe.source}" if borrowed else f"{report.kernels} kernels"
     console.info(
-        f"{report.kernels} kernels and {report.networks} networks: held-out error {report.mape:.1f} %, "
+        f"{kernels} and {report.networks} networks: held-out error {report.mape:.1f} %, "
         f"{report.within_5:.0f} % within 5 %, rank correlation {report.spearman:.3f}; "
         f"channel step {report.channel_step}"
     )
     return model, report
 
 
-def _measure_kernels(
-    session: DeviceSession, bench: Workbench, widths: npt.NDArray[np.int64], console: Console, deadline: float | None
-) -> KernelTable:
-    """Kernels of the network at widths that tell most about the others."""
-    ranges = [each for each in ranges_of(bench.arithmetic(widths)) if not each.template.op.startswith("fallback")]
-    shapes = plan_profile(ranges, KERNELS_PER_TEMPLATE * len(ranges), bench.graph.target.lanes)
-    measured = session.measure_kernels(shapes, console, deadline)
-    trusted = {
-        shape: KernelTime(found.latency_ms, (found.interval_ms[1] - found.interval_ms[0]) / 4)
-        for shape, found in measured.items()
-        if found.error is None and found.trust != "C"
-    }
-    if not trusted:
-        reasons = sorted({found.error or found.trust_reason for found in measured.values()})
-        raise UntrustedError(
-            f"no kernel could be measured with trust on {session.device.name} ({'; '.join(reasons[:2])}): "
-            "close other programs and profile again"
+def _lenders(session: DeviceSession, bench: Workbench) -> dict[str, LatencyModel]:
+    found = lenders(session.home, session.device, bench)
+    if not found:
+        raise ConfigError(
+            "no other device was profiled for these layers: profile one for the same network, or this one in full"
         )
-    return KernelTable(trusted)
+    return found
 
 
-def _measure_networks(
-    session: DeviceSession, bench: Workbench, widths: npt.NDArray[np.int64], console: Console
-) -> list[tuple[tuple[LayerShape, ...], float]]:
-    """Networks of these widths with their latencies; those that could not be trusted are left out."""
-    measurements: list[Measurement] = []
-    with console.progress(len(widths), "measuring networks") as steps:
-        for row in widths:
-            measurements.append(session.measure_candidate(bench, bench.plan(row)))
-            steps.advance()
-    shapes = bench.arithmetic(widths)
-    return [
-        (shapes.row(index), found.latency_ms)
-        for index, found in enumerate(measurements)
-        if found.error is None and found.trust != "C"
-    ]
+def remember_steps(home: Home, device: Device, model: LatencyModel, step: int) -> Device:
+    """Write the device's channel step into its entry, and that of the layers where it is another."""
+    layers: dict[str, int] = {}
+    for template, (_, out_step) in model.channel_steps().items():
+        if mixes_channels(template):
+            layers[describe(template)] = min(out_step, layers.get(describe(template), out_step))
+    others = {layer: layer_step for layer, layer_step in sorted(layers.items()) if layer_step != step}
+    device = device.model_copy(update={"channel_step": step, "channel_steps": others})
+    home.devices.add(device)
+    return device
 
 
-def _spread(widths: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
-    """``n`` rows from the widest to the narrowest network, evenly by their total width."""
-    order = np.argsort(-widths.sum(axis=1), kind="stable")
-    chosen: npt.NDArray[np.int64] = widths[order[np.unique(np.linspace(0, len(order) - 1, n).round().astype(int))]]
-    return chosen
+def full_space(bench: Workbench) -> SearchSpace:
+    """Every width that the problem allows."""
+    ratio = bench.problem.pruning.pruning_ratio_max
+    return SearchSpace.of(bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=ratio)
+
+
+def example_widths(space: SearchSpace) -> npt.NDArray[np.int64]:
+    """``(64, G)`` networks of the space: the dense one, the smallest, and others log-uniform between."""
+    shares = space.smallest / space.sizes
+    drawn = space.sizes * shares ** np.random.default_rng(0).random((62, space.n_var))
+    return np.vstack([space.sizes, space.smallest, np.maximum(np.rint(drawn), space.smallest)]).astype(np.int64)
 
 
 def channel_step(model: LatencyModel, bench: Workbench, space: SearchSpace) -> int:
-    """Largest step that costs next to nothing: rounding random widths up to it, compared with leaving them.
+    """Largest step for all groups that costs next to nothing: rounding random widths up to it, or leaving them.
 
     On a device with a clean staircase that is its vector length; where latency is linear in the width it is 1.
     """
+    return _largest_step(model, bench, space, np.ones(space.n_var, dtype=bool))
+
+
+def channel_steps(model: LatencyModel, bench: Workbench) -> tuple[int, ...]:
+    """The same of every group alone: layers may differ."""
+    space = full_space(bench)
+    return tuple(_largest_step(model, bench, space, row) for row in np.eye(space.n_var, dtype=bool))
+
+
+def _largest_step(model: LatencyModel, bench: Workbench, space: SearchSpace, groups: npt.NDArray[np.bool_]) -> int:
+    """Largest step by which rounding up the widths of some groups costs a small share of what they can save."""
     generator = np.random.default_rng(1)
     widths = space.decode(generator.random((200, space.n_var)) * space.upper)
+    narrowest = np.where(groups, space.smallest, space.sizes)
     exact_ms, _ = model.predict(bench.arithmetic(widths))
-    dense_ms, _ = model.predict(bench.arithmetic(space.sizes[None]))
+    (dense_ms, narrow_ms), _ = model.predict(bench.arithmetic(np.stack([space.sizes, narrowest])))
     best = 1
     for step in STEPS[1:]:
         rounded = np.minimum(-(-widths // step) * step, space.sizes)
-        rounded_ms, _ = model.predict(bench.arithmetic(rounded))
-        if np.mean(rounded_ms - exact_ms) <= STEP_COST * dense_ms[0]:
+        rounded_ms, _ = model.predict(bench.arithmetic(np.where(groups, rounded, widths)))
+        if np.mean(rounded_ms - exact_ms) <= STEP_COST * (dense_ms - narrow_ms):
             best = step
     return best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,9 @@ class Steps(Protocol):
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         """``steps`` more are done; ``note`` says how it stands."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines that stand below the progress while it is shown live, in place of those before."""
 
 
 class Console(Protocol):
@@ -33,6 +36,9 @@ class Console(Protocol):
     def progress(self, total: float | None, description: str) -> contextlib.AbstractContextManager[Steps]:
         """Show the progress of ``total`` steps while the context is open."""
 
+    def side_by_side(self, names: Sequence[str]) -> contextlib.AbstractContextManager[Mapping[str, Console]]:
+        """Consoles of parts that are worked on at the same time: each has a name and one line for its progress."""
+
 
 class Silent:
     """A console for programs: says nothing."""
@@ -50,5 +56,13 @@ class Silent:
         """Steps that show nothing."""
         yield self
 
+    @contextlib.contextmanager
+    def side_by_side(self, names: Sequence[str]) -> Iterator[Mapping[str, Console]]:
+        """Consoles that say nothing."""
+        yield dict.fromkeys(names, self)
+
     def advance(self, steps: float = 1, note: str = "") -> None:
         """Nobody wants to know."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Nobody looks."""

@@ -20,19 +20,24 @@ from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import RunError
 from hwprune.experiments import front as fronts
-from hwprune.experiments.calibration import Calibrator, known_model, latency_model
-from hwprune.experiments.devices import find
+from hwprune.experiments.calibration import Calibrator, latency_model, model_at_hand
 from hwprune.experiments.energy import check_meter, fit_energy
 from hwprune.experiments.home import Home
 from hwprune.experiments.judging import ALONE, Crew, open_judge
+from hwprune.experiments.members import members_of
+from hwprune.experiments.pool import open_devices
+from hwprune.experiments.profile import channel_steps
 from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.provenance import RunFolder, environment, run_conditions, write_text
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.search_view import SearchView, summary
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
+from hwprune.scenario import BURST, Scenario
 from hwprune.search import methods
-from hwprune.search.evaluation import Progress, SearchContext
+from hwprune.search.evaluation import UNLIMITED, Generation, SearchContext
+from hwprune.search.feasibility import feasibility
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem, check_feasible, feasible_range, parse_bounds
 from hwprune.search.space import SearchSpace
@@ -40,6 +45,8 @@ from latency_models.network_model import LatencyModel
 
 #: Device time of measuring one point of a front, processes, repeats and all; for forecasts only.
 _POINT_S = 3.0
+#: Evaluations over which a hypervolume that hardly grows has settled.
+SETTLE_AFTER = 100
 #: Points of a front; for forecasts only.
 _POINTS = 25
 
@@ -64,7 +71,7 @@ class DryRun:
     """What a search would do and cost.
 
     Attributes:
-        evaluations: true evaluations.
+        evaluations: true evaluations, as many as the budget's minutes hold where those are fewer.
         seconds_an_evaluation: wall time of one, as just measured on a candidate that sees the whole split, shared by
             all processes on this machine.
         device_minutes: time on the device, a missing profile included.
@@ -72,6 +79,7 @@ class DryRun:
         profiled: the device has a latency model for this network.
         groups: channel groups that may be pruned.
         ranges: smallest, dense and largest value of every objective that is known without evaluating.
+        constraints: what is known of each beforehand, as sentences.
     """
 
     evaluations: int
@@ -81,6 +89,7 @@ class DryRun:
     profiled: bool
     groups: int
     ranges: dict[str, dict[str, float]]
+    constraints: list[str]
 
 
 def search(
@@ -93,6 +102,7 @@ def search(
     runs_folder: Path,
     console: Console,
     max_age_s: float | None = None,
+    scenario: Scenario = BURST,
     crew: Crew = ALONE,
 ) -> RunReport:
     """Search the front of a problem on a device, and measure it.
@@ -100,19 +110,20 @@ def search(
     Args:
         problem: the resolved config.
         home: where devices, store and artifacts are.
-        device_name: a registered device.
+        device_name: a registered device, or identical ones as a pool: ``A+B+C``.
         method: name of the search method.
         method_settings: its settings.
         runs_folder: where the run's folder is made.
         console: who is told how it goes.
         max_age_s: measurements of the store that are older are made again; 0 for all.
+        scenario: what the device is put through while the front is measured; candidates are timed in bursts.
         crew: where candidates are scored.
 
     Raises:
         HwpruneError: the config cannot be used, or a constraint cannot be met.
         DeviceError: the device is unknown, or lost.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     problem = _for_method(problem, method, method_settings, console)
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
@@ -122,18 +133,23 @@ def search(
     check_feasible(search_problem(bench, None, None, bounds, device.channel_step))
     with (
         crew.team(problem) as team,
-        open_session(home, device, console, max_age_s=max_age_s) as session,
+        home.open_store() as store,
+        open_devices(home, device_name, bench, console, max_age_s=max_age_s) as session,
     ):
-        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
+        judge = open_judge(bench, team, store.accuracies, console)
         model = latency_model(session, bench, console)
+        for note in model.notes(bench.arithmetic.templates):
+            console.info(note)
         step = session.device.channel_step
-        check_feasible(search_problem(bench, session, Calibrator(session, bench, model), bounds, step))
+        for sentence in feasibility(search_problem(bench, session, Calibrator(session, bench, model), bounds, step)):
+            console.info(sentence)
         config = RunConfig(
             problem=problem,
-            device=device_name,
+            device=device.address,
             method=method,
             method_settings=dict(method_settings),
             channel_step=step,
+            scenario=str(scenario),
         )
         folder = _begin(runs_folder, config, bench, device, model)
         return _search(folder, config, bench, session, model, judge, team, console)
@@ -158,7 +174,7 @@ def _for_method(problem: Problem, method: str, settings: Mapping[str, Any], cons
 
 def _begin(runs_folder: Path, config: RunConfig, bench: Workbench, device: Device, model: LatencyModel) -> RunFolder:
     """Folder of a new run with all that is known before it; none where that cannot be written."""
-    folder = RunFolder.create(runs_folder, f"{config.device}-{config.problem.network['name']}-{config.method}")
+    folder = RunFolder.create(runs_folder, f"{device.name}-{config.problem.network['name']}-{config.method}")
     try:
         write_text(folder.path / "latency_model.json", model.to_json())
         facts = {**environment(), "device": device.description, "conditions": run_conditions(bench, device)}
@@ -180,10 +196,14 @@ def resume(run_folder: Path, *, home: Home, console: Console, crew: Crew = ALONE
     config = RunConfig.load(folder.path / "config.yaml")
     if (folder.path / "front.json").exists():
         raise RunError(f"{folder.path} has ended: see it with 'hwprune report {folder.path}'")
-    device = find(home, config.device)
+    device = members_of(home, config.device)[0]
     bench = Workbench.open(config.problem, CpuTarget.from_dict(device.target, device.threads))
-    with crew.team(config.problem) as team, open_session(home, device, console) as session:
-        judge = open_judge(bench, team, session.measurer.store.accuracies, console)
+    with (
+        crew.team(config.problem) as team,
+        home.open_store() as store,
+        open_devices(home, config.device, bench, console) as session,
+    ):
+        judge = open_judge(bench, team, store.accuracies, console)
         model = LatencyModel.from_json((folder.path / "latency_model.json").read_text())
         return _search(folder, config, bench, session, model, judge, team, console)
 
@@ -202,36 +222,38 @@ def dry_run(
     Raises:
         InfeasibleError: a constraint cannot be met, as far as the model of a profiled device can tell.
     """
-    device = find(home, device_name)
+    device = members_of(home, device_name)[0]
     problem = _for_method(problem, method, method_settings, Silent())
     bounds = parse_bounds(problem.constraints)
     if "energy" in {*problem.objectives, *bounds}:
         check_meter(device)
     bench = Workbench.open(problem, CpuTarget.from_dict(device.target, device.threads))
-    model = known_model(home, device, bench)
+    model = model_at_hand(home, device, bench)
     calibrator = None if model is None else Calibrator(None, bench, model)
     told = search_problem(bench, None, calibrator, bounds, device.channel_step)
     ranges = feasible_range(told)
-    check_feasible(told, ranges)
+    constraints = feasibility(told, ranges)
     half = bench.plan(np.maximum(1, bench.groups.sizes // 2))
     bench.accuracy(half)  # decodes and keeps the images
     started = time.perf_counter()
     bench.accuracy(half)
     seconds = (time.perf_counter() - started) / crew.workers
     device_minutes = (_POINTS * _POINT_S / 60) + (0 if model else 2.0)
+    limits = [] if problem.budget.minutes is None else [60 * problem.budget.minutes / seconds]
+    limits += [] if problem.budget.evaluations is None else [problem.budget.evaluations]
+    evaluations = int(min(limits, default=UNLIMITED))
     if problem.latency_source == "device":
-        device_minutes += problem.budget.evaluations / 60
-    wall_minutes = device_minutes + problem.budget.evaluations * seconds / 60
-    if problem.budget.minutes is not None:
-        wall_minutes = min(wall_minutes, device_minutes + problem.budget.minutes)
+        device_minutes += evaluations / 60
+    wall_minutes = device_minutes + evaluations * seconds / 60
     return DryRun(
-        problem.budget.evaluations,
+        evaluations,
         seconds,
         device_minutes,
         wall_minutes,
         model is not None,
         len(bench.groups),
         {name: dataclasses.asdict(values) for name, values in ranges.items()},
+        constraints,
     )
 
 
@@ -250,7 +272,8 @@ def search_problem(
         session: the device; None where nothing is measured, then energy is neither computed nor bounded.
         calibrator: holds the latency model; None where there is none, then latency is not either.
         bounds: upper bounds by objective.
-        channel_step: what ``round_to: auto`` stands for; None for the target's vector length.
+        channel_step: what ``round_to: auto`` stands for where no model tells it for each group; None for the target's
+            vector length.
         judge: scores candidates many at once; None where they are scored one by one.
     """
     problem = bench.problem
@@ -285,7 +308,7 @@ def search_problem(
         space=SearchSpace.of(
             bench.groups.sizes.tolist(),
             round_to=problem.pruning.round_to,
-            channel_step=step,
+            channel_step=step if calibrator is None else channel_steps(calibrator.model, bench),
             pruning_ratio_max=problem.pruning.pruning_ratio_max,
             scores=bench.scores,
         ),
@@ -325,28 +348,38 @@ def _search(
     told = search_problem(bench, session, calibrator, parse_bounds(problem.constraints), config.channel_step, judge)
     bench.weights_folder = folder.path / "weights"
     journal = Journal(folder.path / "archive.jsonl")
-    budget = problem.budget.evaluations
+    limits = problem.budget
+    budget = UNLIMITED if limits.evaluations is None else limits.evaluations
     if len(journal):
         console.info(f"{folder.id}: going on after {len(journal)} evaluations")
-    folder.log("search", evaluations_known=len(journal), budget=budget)
+    folder.log("search", evaluations_known=len(journal), budget=limits.evaluations)
     whole = told.passes(told.plan(told.space.sizes))  # of one evaluation, in dense passes over the validation images
-    passes = problem.budget.dense_passes or budget * whole
-    with console.progress(min(budget, round(passes / whole)), f"{config.method} on {config.device}") as steps:
+    passes = limits.dense_passes or budget * whole
+    total = min(budget, round(passes / whole))
+    with console.progress(None if total == UNLIMITED else total, f"{config.method} on {config.device}") as steps:
+
+        def report(generation: Generation) -> None:
+            folder.log("generation", **dataclasses.asdict(generation))
+            view.generation()
+
         context = SearchContext(
             told,
             budget,
             np.random.default_rng(problem.seed),
             journal=journal,
-            progress=lambda progress: steps.advance(1, _note(context, progress)),
-            report=lambda generation: folder.log("generation", **dataclasses.asdict(generation)),
-            minutes=problem.budget.minutes,
+            progress=lambda progress: view.evaluated(progress),
+            report=report,
+            minutes=limits.minutes,
             dense_passes=passes,
             working=lambda spent, note: steps.advance(spent / whole, note),
             executor=executor,
+            settle_after=SETTLE_AFTER if limits.stop_when_settled else None,
         )
+        view = SearchView(context, steps, limits.minutes, lambda: calibrator.deviations)
         archive = methods.build(config.method, config.method_settings).run(context)
     journal.close()
     search_s = time.perf_counter() - started
+    console.info(summary(context, search_s))
     counts = {
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),
@@ -358,18 +391,11 @@ def _search(
         "networks_measured_in_search": len(session.measured_networks),
         "search_s": round(search_s, 2),
         "evaluating_s": round(context.evaluating_s, 2),
+        "measuring_s": round(context.measuring_s, 2),
+        "own_s": round(search_s - context.evaluating_s - context.measuring_s, 2),
     }
     console.info(f"measuring the front: {len(archive.front())} points and the dense network")
     front = fronts.measure_front(folder, config, bench, session, calibrator.model, archive, counts, console, judge)
     folder.log("finished", points=len(front.points), untrusted=len(front.untrusted))
     console.resumable = None
     return RunReport(folder.id, folder.path, front)
-
-
-def _note(context: SearchContext, progress: Progress) -> str:
-    """How the search stands, in a few words."""
-    best = min(
-        (found.objectives.get("latency", float("nan")) for found in context.archive.front()), default=float("nan")
-    )
-    fastest = "" if np.isnan(best) else f", fastest {best:.3f} ms"
-    return f"{len(context.archive.front_rows())} on the front{fastest}"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from torch import nn
 
 from device_agents.client import AgentClient
 from device_agents.registry import Device
+from device_agents.replay import Recording
 from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.planner import Planner
 from hwprune.compilation.targets import CpuTarget
+from hwprune.errors import ConfigError
 from hwprune.executors import Forked
 from hwprune.experiments.candidates import CandidateJobs, linked_job
 from hwprune.experiments.devices import same_agent_of
@@ -22,8 +25,10 @@ from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.lease import lease
 from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
+from hwprune.measurement.replay import MeasurementSource, Replay
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
+from hwprune.scenario import BURST, Scenario
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
@@ -31,8 +36,6 @@ from latency_models.shapes import LayerShape
 LEASE_WAIT_S = 600.0
 #: Pauses before each attempt to reach a lost device again; a board that starts anew is back before their sum is over.
 RECONNECT_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
-#: Kernels a pack: one library, one upload, and not too long until the next sign of progress.
-KERNELS_A_PACK = 128
 
 
 @dataclass
@@ -43,7 +46,7 @@ class DeviceSession:
         home: where its entry is.
         device: the entry.
         compiler: compiles for it.
-        measurer: measures on it.
+        measurer: measures on it, or answers from a recording.
         max_age_s: measurements of the store that are older are made again; 0 for all, None for none.
         measured_networks: keys of the candidates that were measured whole or found in the store.
     """
@@ -51,17 +54,35 @@ class DeviceSession:
     home: Home
     device: Device
     compiler: Compiler
-    measurer: Measurer
+    measurer: MeasurementSource
     max_age_s: float | None = None
     measured_networks: set[str] = field(init=False, default_factory=set)
     _candidates: CandidateJobs | None = field(init=False, default=None)
+
+    @property
+    def board(self) -> Measurer:
+        """What measures on the device itself.
+
+        Raises:
+            ConfigError: the device is a recording.
+        """
+        if not isinstance(self.measurer, Measurer):
+            raise ConfigError(f"{self.device.name} is a recording, on which nothing new can be measured")
+        return self.measurer
 
     def measure_candidate(self, bench: Workbench, plan: PruningPlan) -> Measurement:
         """Measure a candidate whole, in one process."""
         return self.measure_candidates(bench, [plan])[0]
 
-    def measure_candidates(self, bench: Workbench, plans: Sequence[PruningPlan]) -> list[Measurement]:
+    def measure_candidates(
+        self, bench: Workbench, plans: Sequence[PruningPlan], *, max_age_s: float | None = None
+    ) -> list[Measurement]:
         """Measure candidates whole, in turns, each in one process: a resident library's where that runs it.
+
+        Args:
+            bench: the candidates' problem.
+            plans: the candidates.
+            max_age_s: measurements of the store that are older are made again; None for the session's own limit.
 
         Raises:
             CompileError: one cannot be compiled.
@@ -69,10 +90,15 @@ class DeviceSession:
         """
         self.measured_networks.update(plan.key for plan in plans)
         jobs = [self.candidates(bench).job(plan) for plan in plans]
-        return self.measurer.networks(jobs, max_age_s=self.max_age_s)
+        return self.measurer.networks(jobs, max_age_s=self.max_age_s if max_age_s is None else max_age_s)
 
     def measure_final(
-        self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel, console: Console
+        self,
+        bench: Workbench,
+        modules: Sequence[nn.Module],
+        model: LatencyModel,
+        console: Console,
+        scenario: Scenario = BURST,
     ) -> list[Measurement]:
         """Measure networks for the user: afresh, in turns, in several processes each.
 
@@ -81,36 +107,17 @@ class DeviceSession:
             modules: the networks.
             model: tells how much of their time is in kernels with a schedule of ours, where some have none.
             console: who is told how it goes.
+            scenario: what the device is put through meanwhile.
         """
         with console.progress(len(modules), "measuring the front") as steps:
             jobs = [
                 replace(
                     linked_job(self.compiler, bench, module),
-                    own_kernels_ms=_own_kernels_ms(bench.graph.shapes(module), model),
+                    own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
                 )
                 for module in modules
             ]
-            return self.measurer.networks(jobs, final=True, progress=_advancing(steps.advance))
-
-    def measure_kernels(
-        self, shapes: Sequence[LayerShape], console: Console, deadline: float | None = None
-    ) -> dict[LayerShape, Measurement]:
-        """Measure kernels pack by pack.
-
-        Args:
-            shapes: what to measure, the most telling first.
-            console: who is told how it goes.
-            deadline: no pack is begun later, by ``time.perf_counter``.
-        """
-        found: dict[LayerShape, Measurement] = {}
-        with console.progress(len(shapes), "measuring kernels") as steps:
-            for start in range(0, len(shapes), KERNELS_A_PACK):
-                if found and deadline is not None and time.perf_counter() > deadline:
-                    console.info(f"the time is over after {len(found)} of {len(shapes)} kernels")
-                    break
-                pack = shapes[start : start + KERNELS_A_PACK]
-                found |= self.measurer.kernels(pack, max_age_s=self.max_age_s, progress=_advancing(steps.advance))
-        return found
+            return self.measurer.networks(jobs, final=True, scenario=scenario, progress=_advancing(steps.advance))
 
     def candidates(self, bench: Workbench) -> CandidateJobs:
         """What makes jobs of a network's candidates; the resident library of the last network is kept."""
@@ -119,7 +126,7 @@ class DeviceSession:
         return self._candidates
 
 
-def _own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
+def own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
     """Predicted time of a network's kernels with a schedule of ours; None where all have one and nobody asks."""
     own = [shape for shape in shapes if not shape.op.startswith("fallback:")]
     return float(model.predict_kernels(own)[0].sum()) if own and len(own) < len(shapes) else None
@@ -131,11 +138,16 @@ def open_session(
 ) -> Iterator[DeviceSession]:
     """Open the store, take the device and start its agent, for as long as the context lasts.
 
+    Of a recorded device there is nothing to take, and nothing of it enters the store.
+
     Raises:
         DeviceError: another job holds the device all the time, its agent cannot be started, or it has changed.
         StoreError: the store cannot be opened.
     """
     target = CpuTarget.from_dict(device.target, device.threads)
+    if device.recording is not None:
+        yield DeviceSession(home.of(device), device, Planner(target, home.path), replay_of(device), max_age_s)
+        return
     target.compiler_command()  # a missing C compiler is said before anything is waited for
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(home.open_store())
@@ -151,6 +163,17 @@ def open_session(
         compiler = Compiler(target, home.path, Forked(2))
         measurer = Measurer(link, compiler, store, device, say=console.warn)
         yield DeviceSession(home, device, compiler, measurer, max_age_s)
+
+
+def replay_of(device: Device) -> Replay:
+    """What answers for a recorded device.
+
+    Raises:
+        RecordingError: its file cannot be read.
+    """
+    assert device.recording is not None
+    lanes = CpuTarget.from_dict(device.target, device.threads).lanes
+    return Replay(device, Recording.read(Path(device.recording)), lanes)
 
 
 def _advancing(advance: Callable[[float], None]) -> Callable[[int, int], None]:

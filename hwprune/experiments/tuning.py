@@ -72,8 +72,8 @@ def pack(origin: Origin, dense: nn.Module, data: Data, folder: Path) -> Parcel:
     mapped.save(data, folder)
     training.save_weights(dense, folder / "dense.safetensors")
     (folder / "origin.pickle").write_bytes(pickle.dumps(origin))
-    told = f"{data.digest} {training.weights_digest(dense)}".encode() + (folder / "origin.pickle").read_bytes()
-    return Parcel(hashlib.sha256(told).hexdigest(), folder)
+    content = f"{data.digest} {training.weights_digest(dense)}".encode() + (folder / "origin.pickle").read_bytes()
+    return Parcel(hashlib.sha256(content).hexdigest(), folder)
 
 
 def tune(parcel: Parcel, plan: PruningPlan, weights: bytes, settings: training.TrainingSettings) -> Tuned:

@@ -43,7 +43,8 @@ class Clock:
     def level_ms(self, schedule_version: str) -> float | None:
         """Level that this device's numbers are given at; None before the first ones."""
         if schedule_version not in self._own_ms:
-            known = None if self.recalibrate else self.store.reference_ms(self.device.fingerprint, schedule_version)
+            name, fingerprint = self.device.name, self.device.fingerprint
+            known = None if self.recalibrate else self.store.reference_ms(name, fingerprint, schedule_version)
             self._own_ms[schedule_version] = known
         return self._own_ms[schedule_version]
 

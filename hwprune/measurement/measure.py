@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from device_agents.client import AgentClient, SelfTest, TimingRequest
+from device_agents.client import NO_LOAD, AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
@@ -19,9 +19,11 @@ from hwprune.measurement.clock import Clock
 from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
+from hwprune.measurement.scenarios import measure_steadily, settings_of
 from hwprune.measurement.session import Progress, Settings, Subject
 from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, digest
+from hwprune.records import Artifact, Conditions, Measurement, digest, network_key
+from hwprune.scenario import BURST, Scenario
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
 
@@ -47,8 +49,9 @@ KERNEL_SETTINGS = Settings(blocks=10, calls_min=10, block_ms_min=3.0)
 #: Goes at networks that are shown to the user: all of them at one clock.
 FINAL_PASSES = 3
 
-#: What is measured: a network's job, or a kernel's layer shape.
+#: What is measured: a network's job, or a kernel's layer shape; and what work on the device comes to.
 Wanted = TypeVar("Wanted")
+Result = TypeVar("Result")
 
 
 class KernelPack(Protocol):
@@ -68,7 +71,10 @@ class KernelPack(Protocol):
 class KernelCompiler(Protocol):
     """What :class:`Measurer` needs of ``compilation.compiler.Compiler``."""
 
-    schedule_version: str
+    @property
+    def schedule_version(self) -> str:
+        """Version of the kernels' schedules."""
+        ...
 
     def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
         """One library with the kernels of these layers."""
@@ -86,6 +92,8 @@ class NetworkJob:
             latency is then the share of the others. Needed only where it makes calls to others.
         numbers: what stands for its widths in a resident library; () in a library of its own.
         memory_bytes: packed weights plus arena of the network itself; None for the library's.
+        engine: what runs it, where that is not our own code: ``onnxruntime`` with its version.
+        shapes: its layers; () for the library's.
     """
 
     artifact: Artifact
@@ -93,6 +101,8 @@ class NetworkJob:
     own_kernels_ms: float | None = None
     numbers: tuple[int, ...] = ()
     memory_bytes: int | None = None
+    engine: str = ""
+    shapes: tuple[LayerShape, ...] = ()
 
     @functools.cached_property
     def key(self) -> str:
@@ -101,9 +111,14 @@ class NetworkJob:
             return self.artifact.sha256
         return digest({"library": self.artifact.sha256, "numbers": list(self.numbers)})
 
+    @functools.cached_property
+    def shapes_key(self) -> str:
+        """Digest of its layers, which is the same wherever it is compiled."""
+        return network_key(self.shapes or self.artifact.shapes)
+
     @property
-    def planned_memory_bytes(self) -> int:
-        """Packed weights plus arena."""
+    def planned_memory_bytes(self) -> int | None:
+        """Packed weights plus arena; None where they are not ours."""
         return self.artifact.planned_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
@@ -147,6 +162,38 @@ class Measurer:
         """The conversation with the device's agent, as far as anything was measured over it."""
         return self._readiness.client
 
+    def wait_until_ready(self) -> None:
+        """Wait until the device is cool and idle, but not for ever."""
+        self._readiness.wait(self.wait_s)
+
+    def reference_ms(self, schedule_version: str) -> float | None:
+        """Level of the reference kernel that this device's numbers are given at; None before the first ones."""
+        return self._clock.level_ms(schedule_version)
+
+    def facts(self) -> dict[str, Any]:
+        """What the device tells of itself at this moment.
+
+        Raises:
+            AgentError: the device is lost and stays away.
+        """
+        return self.link.do(lambda client: client.describe())
+
+    def do(self, work: Callable[[AgentClient], Result]) -> Result:
+        """Result of ``work`` on the device, which is begun anew with another agent when the device is lost.
+
+        Raises:
+            LostByWork: the device comes back each time, and is lost again by this work.
+            AgentError: the device stays away.
+        """
+
+        def over(client: AgentClient) -> Result:
+            if client is not self.client:  # what was loaded over a former connection ended with that
+                self._readiness.client = client
+                self._residents.clear()
+            return work(client)
+
+        return self.link.do(over)
+
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
         return self.networks([job], **options)[0]
@@ -159,6 +206,7 @@ class Measurer:
         processes: int | None = None,
         remeasure: bool = False,
         max_age_s: float | None = None,
+        scenario: Scenario = BURST,
         progress: Progress | None = None,
     ) -> list[Measurement]:
         """Measurements of networks, in the order of the jobs; timed in turns where they are not in the store.
@@ -169,6 +217,7 @@ class Measurer:
             processes: processes of each network; a resident network stays in the one process that runs all its widths.
             remeasure: make them afresh, too.
             max_age_s: older ones are made afresh.
+            scenario: what the device is put through; a load that lasts has one network and one process at a time.
             progress: told the networks that are done and their total.
 
         Raises:
@@ -176,10 +225,13 @@ class Measurer:
             StoreError: the store cannot be read or written.
         """
         count = max(processes or 0, FINAL_PROCESSES) if final else processes or SEARCH_PROCESSES
+        together = NETWORKS_A_SITTING
+        if scenario.seconds is not None:
+            count = together = 1
         found: dict[str, Measurement] = {}
         if not (final or remeasure):
             for job in jobs:
-                stored = self._stored(job, max_age_s)
+                stored = self.stored(job, scenario, processes=count, max_age_s=max_age_s)
                 if stored is not None:
                     found[job.key] = stored
         missing = list({job.key: job for job in jobs if job.key not in found}.values())
@@ -188,11 +240,12 @@ class Measurer:
                 missing = [job for job in missing if self._clock.is_off(found[job.key])]
                 if missing:
                     self.say(f"{len(missing)} networks were measured at another clock than the others: once more")
-            for start in range(0, len(missing), NETWORKS_A_SITTING):
-                sitting = missing[start : start + NETWORKS_A_SITTING]
+            for start in range(0, len(missing), together):
+                sitting = missing[start : start + together]
                 report = _part(progress, len(jobs) - len(missing) + start, len(sitting), len(jobs))
-                measure = functools.partial(self._measure_networks, processes=count, progress=report)
-                for _, measurement in self._measured(sitting, measure, self._lost_network):
+                measure = functools.partial(self._measure_networks, processes=count, scenario=scenario, progress=report)
+                lost = functools.partial(self._lost_network, scenario=scenario)
+                for _, measurement in self._measured(sitting, measure, lost):
                     self.store.add_measurement(measurement)
                     found[measurement.key] = measurement
         return [found[job.key] for job in jobs]
@@ -227,7 +280,11 @@ class Measurer:
             []
             if remeasure
             else self.store.kernel_measurements(
-                self.device.fingerprint, version, threads=self.device.threads, max_age_s=max_age_s
+                self.device.fingerprint,
+                version,
+                device=self.device.name,
+                threads=self.device.threads,
+                max_age_s=max_age_s,
             )
         )
         found = {shape: row for shape, row in stored if shape in wanted and self._clock.is_current(row)}
@@ -258,7 +315,7 @@ class Measurer:
             lost: what is kept of the one that the device is lost by, and why.
         """
         try:
-            found = self.link.do(lambda client: self._over(client, wanted, measure))
+            found = self.do(lambda _: measure(wanted))
         except LostByWork as error:
             if len(wanted) > 1:
                 for each in wanted:
@@ -267,29 +324,18 @@ class Measurer:
             found = [lost(wanted[0], f"the device was {error}")]
         yield from zip(wanted, found, strict=True)
 
-    def _over(
-        self,
-        client: AgentClient,
-        wanted: Sequence[Wanted],
-        measure: Callable[[Sequence[Wanted]], Sequence[Measurement]],
-    ) -> Sequence[Measurement]:
-        """Measure over a connection; what was loaded over a former one ended with that."""
-        if client is not self.client:
-            self._readiness.client = client
-            self._residents.clear()
-        return measure(wanted)
-
-    def _lost_network(self, job: NetworkJob, error: str) -> Measurement:
-        return self._measurement(job.key, self._conditions(job.artifact), Subject([], error=error), {}, {})
+    def _lost_network(self, job: NetworkJob, error: str, *, scenario: Scenario) -> Measurement:
+        return self._measurement(job.key, self._conditions_of(job, scenario), Subject([], error=error), {}, {})
 
     def _lost_kernel(self, shape: LayerShape, error: str, *, pack: KernelPack) -> Measurement:
         conditions = replace(self._conditions(pack.artifact), input_shape=_input_of(shape))
         return self._measurement(shape_key(shape), conditions, Subject([], error=error), {}, {})
 
     def _measure_networks(
-        self, jobs: Sequence[NetworkJob], *, processes: int, progress: Progress | None
+        self, jobs: Sequence[NetworkJob], *, processes: int, scenario: Scenario, progress: Progress | None
     ) -> list[Measurement]:
-        self._readiness.wait(self.wait_s)
+        if scenario.seconds is None:
+            self._readiness.wait(self.wait_s)
         before = self.client.state()
         with contextlib.ExitStack() as stack:
             libraries = [stack.enter_context(self._opened(job, processes)) for job in jobs]
@@ -300,8 +346,8 @@ class Measurer:
                 )
                 for job, library in zip(jobs, libraries, strict=True)
             ]
-            settings = self.resident_settings if all(job.numbers for job in jobs) else self.settings
-            self._sit(subjects, settings, jobs[0].artifact.schedule_version, progress)
+            burst = self.resident_settings if all(job.numbers for job in jobs) else self.settings
+            self._sit(subjects, settings_of(scenario, burst), jobs[0].artifact.schedule_version, progress)
         after = self.client.state()
         for job, subject in zip(jobs, subjects, strict=True):
             if subject.error is not None and job.artifact.sha256 in self._residents:
@@ -309,8 +355,9 @@ class Measurer:
         return [
             _with_fallback(
                 replace(
-                    self._measurement(job.key, self._conditions(job.artifact), subject, before, after),
+                    self._measurement(job.key, self._conditions_of(job, scenario), subject, before, after),
                     planned_memory_bytes=job.planned_memory_bytes,
+                    shapes_key=job.shapes_key,
                     # What loading tells of a resident library is none of this network's.
                     **({} if job.numbers else library.facts),
                 ),
@@ -348,17 +395,24 @@ class Measurer:
     def _sit(
         self, subjects: Sequence[Subject], settings: Settings, schedule_version: str, progress: Progress | None
     ) -> None:
-        """Time the subjects, and learn how fast the device runs the reference kernel."""
+        """Time the subjects, and learn how fast the device runs the reference kernel unless a load slows it."""
+        timed = [subject for subject in subjects if subject.error is None]
+        if settings.load.busy_ms:
+            for subject in timed:
+                measure_steadily(self.client, subject, settings, threads=self.device.threads, progress=progress)
+            return
+        is_burst = settings.load == NO_LOAD
         was_quiet = session.measure(
             self.client,
-            [subject for subject in subjects if subject.error is None],
+            timed,
             settings,
             threads=self.device.threads,
-            device_reference_ms=self._clock.expected_ms(schedule_version),
+            device_reference_ms=self._clock.expected_ms(schedule_version) if is_burst else None,
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
         )
-        self._clock.learn(subjects, schedule_version, was_quiet)
+        if is_burst:
+            self._clock.learn(subjects, schedule_version, was_quiet)
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
@@ -379,20 +433,34 @@ class Measurer:
             timeout_s=self.settings.timeout_s,
         )
 
-    def _stored(self, job: NetworkJob, max_age_s: float | None) -> Measurement | None:
-        stored = self.store.find_measurement(job.key, self._conditions(job.artifact), max_age_s)
-        return stored if stored is not None and self._clock.is_current(stored) else None
+    def stored(
+        self,
+        job: NetworkJob,
+        scenario: Scenario = BURST,
+        *,
+        processes: int = FINAL_PROCESSES,
+        max_age_s: float | None = None,
+    ) -> Measurement | None:
+        """What the store has of a network under the present conditions, measured in so many processes or more."""
+        stored = self.store.find_measurement(job.key, self._conditions_of(job, scenario), max_age_s)
+        if stored is None or not self._clock.is_current(stored):
+            return None
+        return stored if job.numbers or len(stored.values_ms) >= processes else None
 
-    def _conditions(self, artifact: Artifact) -> Conditions:
+    def _conditions_of(self, job: NetworkJob, scenario: Scenario) -> Conditions:
+        return self._conditions(job.artifact, scenario, job.engine)
+
+    def _conditions(self, artifact: Artifact, scenario: Scenario = BURST, engine: str = "") -> Conditions:
         inputs = artifact.description.get("inputs") or [[]]
         return Conditions(
             device=self.device.name,
             fingerprint=self.device.fingerprint,
-            engine="tvm-resident" if artifact.kind == "resident" else "tvm",
+            engine=engine or ("tvm-resident" if artifact.kind == "resident" else "tvm"),
             dtype="float32",
             input_shape=tuple(inputs[0]),
             threads=self.device.threads,
             schedule_version=artifact.schedule_version,
+            scenario=str(scenario),
         )
 
     def _measurement(
@@ -413,6 +481,7 @@ class Measurer:
             trust=subject.grade.trust,
             trust_reason=subject.grade.reason,
             repeats=subject.repeats,
+            timeline=subject.timeline,
         )
 
 
@@ -427,7 +496,7 @@ def _without_call(measurement: Measurement, overhead_ms: float) -> Measurement:
 
 def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:
     """The measurement with the share of kernels that have no schedule of ours, and its grade capped by that."""
-    if measurement.error is not None:
+    if measurement.error is not None or job.artifact.kind == "onnx":
         return measurement
     description = job.artifact.description
     calls, ops = int(description.get("fallback_calls", 0)), tuple(description.get("fallback_ops", ()))

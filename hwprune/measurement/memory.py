@@ -100,13 +100,16 @@ class MemoryArithmetic:
 
     def __call__(self, widths: npt.ArrayLike) -> FloatArray:
         """``(n,)`` bytes of packed weights and of what lives at once, of ``(n, G)`` widths."""
-        channels = self.shapes(widths)
-        sizes = np.minimum(_counts(channels, self.lanes) @ self.buffers.T, self.limits) + self.constant
-        products = _products(channels, self.lanes)
-        weights = np.einsum("nlk,lk->n", products, self.weights)
-        live: FloatArray = (sizes @ self.alive.T).max(axis=1)
-        total: FloatArray = live + weights
+        products = _products(self.shapes(widths), self.lanes)
+        total: FloatArray = self.live(widths) + np.einsum("nlk,lk->n", products, self.weights)
         return total
+
+    def live(self, widths: npt.ArrayLike) -> FloatArray:
+        """``(n,)`` most bytes of buffers that live at once, of ``(n, G)`` widths."""
+        counts = _counts(self.shapes(widths), self.lanes)
+        sizes = np.minimum(counts @ self.buffers.T, self.limits) + self.constant
+        live: FloatArray = (sizes @ self.alive.T).max(axis=1)
+        return live
 
 
 def _blocks(channels: npt.NDArray[np.int64], lanes: int) -> npt.NDArray[np.int64]:

@@ -6,17 +6,15 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from device_agents.client import AgentClient, Block, TimingRequest, TimingResult
+from device_agents.client import NO_LOAD, AgentClient, Block, Load, TimingRequest, TimingResult
 from device_agents.results import energy_of_call_mj
 from hwprune.measurement.readiness import busy_cores, quiet_cores
 from hwprune.measurement.trust import Grade, grade, is_doubtful, reference_level_ms
 
 #: Called with what is done and the total.
 Progress = Callable[[int, int], None]
-
-#: A request is granted so much time for each of its processes or kernels; blocks that do not fit in are left out.
-_REQUEST_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Settings:
         repeats_max: how often blocks are added to earn the grade B.
         repeat_s: measuring time after which no more are added.
         timeout_s: a process that is silent for longer is ended.
+        request_s: a process or kernel is granted so much time in one go; blocks that do not fit in are left out.
+        load: what the device is put through meanwhile.
     """
 
     blocks: int = 10
@@ -40,6 +40,8 @@ class Settings:
     repeats_max: int = 5
     repeat_s: float = 30.0
     timeout_s: float = 30.0
+    request_s: float = 10.0
+    load: Load = NO_LOAD
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Subject:
         level_ms: level of the reference kernel when the grade was given.
         grade: what the blocks are worth; None before the first ones.
         error: why it cannot be timed.
+        timeline: moments of a steady load.
     """
 
     requests: Sequence[TimingRequest]
@@ -67,6 +70,7 @@ class Subject:
     level_ms: float = float("nan")
     grade: Grade | None = None
     error: str | None = None
+    timeline: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         self.blocks = [[] for _ in self.requests]
@@ -155,8 +159,9 @@ def _request(
             steady_blocks=settings.steady_blocks,
             calls_min=settings.calls_min,
             block_ms_min=settings.block_ms_min,
-            max_s=max(settings.repeat_s, _REQUEST_S * len(requests)),
+            max_s=max(settings.repeat_s, settings.request_s * len(requests)),
             timeout_s=settings.timeout_s,
+            load=settings.load,
             on_progress=progress,
         )
     )

@@ -93,6 +93,7 @@ class ComparedRun:
             "planned_memory_bytes": row.planned_memory_bytes,
             "speedup": dense.latency_ms / row.latency_ms if dense else None,
             "trust": row.trust,
+            "simulated": row.simulated,
         }
 
 
@@ -274,9 +275,11 @@ def _conditions(front: Front, problem: Problem, environment: Mapping[str, Any]) 
     """What a run's numbers depend on: the device, what was measured how, weights and images, effort, versions."""
     recorded = environment.get("conditions", {})
     tuned = sum(row.finetuned for row in front.points)
+    simulated = sum(row.simulated for row in front.rows)
     share = "all" if tuned == len(front.points) else "some"
+    told = {"scenario": "burst", **front.conditions}  # runs of before there were others do not say it
     return {
-        **{field.name: front.conditions.get(field.name) for field in fields(Conditions)},
+        **{field.name: told.get(field.name) for field in fields(Conditions)},
         **{name: front.device.get(name) for name in ("cpu_model", "kernel", "governor", "clock_limits_mhz")},
         "cores": recorded.get("cores"),
         "batch_size": problem.batch_size,
@@ -288,6 +291,7 @@ def _conditions(front: Front, problem: Problem, environment: Mapping[str, Any]) 
         "objectives": list(front.objectives),
         "constraints": {name: str(bound) for name, bound in problem.constraints.items()},
         "evaluations": problem.budget.evaluations,
+        "simulated": f"{simulated} of {len(front.rows)} networks" if simulated else "none",
         "finetuned": f"{share} points, {problem.finetune.epochs} epochs" if tuned else "none",
         "hwprune": environment.get("hwprune"),
         **environment.get("packages", {}),

@@ -99,7 +99,8 @@ def fronts_figure(comparison: Comparison) -> Figure:
             height = {row.id: scale * _metric(row, split) for row in rows}
             for axes, width in ((latency, _latency_ms), (memory, _memory_kib)):
                 _draw(axes, run, rows, width, height, comparison.picks[run.label], colour, shape)
-        latency.set_xlabel("measured latency of one inference (ms)")
+        simulated = any(row.simulated for run in runs for row in run.front.rows)
+        latency.set_xlabel(f"measured{' or simulated (x)' if simulated else ''} latency of one inference (ms)")
         memory.set_xlabel("planned memory: weights and buffers (KiB)")
         latency.set_ylabel(f"{'test' if split == 'test' else 'validation'} {metric}{unit}")
         for axes, name in ((latency, "latency_ms"), (memory, "planned_memory_bytes")):
@@ -128,6 +129,8 @@ def _draw(
     label = f"{run.front.method} on {run.conditions['device']} ({run.label})"
     axes.step(x, best, where="post", color=colour, linewidth=0.8, alpha=0.7)
     axes.plot(x, y, shape, color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, label=label)
+    guessed = [row for row in rows if row.simulated]
+    axes.plot([width(row) for row in guessed], [height[row.id] for row in guessed], "x", color="black", zorder=6)
     if run.front.dense is not None:
         place = (width(run.front.dense), height["dense"])
         axes.plot(*place, "*", color=colour, markeredgecolor="black", markersize=13, zorder=4)

@@ -45,6 +45,9 @@ COLUMNS = (
     "plan_key",
     "artifact",
     "energy_mj",
+    "scenario",
+    "boards",
+    "simulated",
 )
 
 

@@ -41,18 +41,20 @@ def page(front: Front, run_folder: Path) -> str:
         loader=PackageLoader("hwprune.reports", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"ms": format_ms, "bytes": _bytes, "count": format_count, "duration": format_duration}
-    widths = picture.widths_figure(front)
+    widths, device = picture.widths_figure(front), _device_figure(run_folder)
     return environment.get_template("page.html.j2").render(
         front=front,
         verdict=verdict(front),
         prediction=prediction_error(front),
         rows=[_row(front, row) for row in front.rows],
         caption=picture.caption(front),
+        simulated=sum(row.simulated for row in front.rows),
         pictures={
             "front": _inline(picture.front_figure(front)),
             "prediction": _inline(picture.prediction_figure(front)) if prediction_error(front) else None,
             "hypervolume": _inline(picture.hypervolume_figure(curve)) if len(curve) else None,
             "widths": _inline(widths) if widths is not None else None,
+            "device": _inline(device) if device is not None else None,
         },
         hypervolume=float(curve[-1]) if len(curve) else None,
         conditions=_facts(front.conditions),
@@ -74,6 +76,21 @@ def _row(front: Front, row: FrontRow) -> dict[str, Any]:
         "half_width": (row.latency_ms_high - row.latency_ms_low) / 2 / row.latency_ms,
         "off": (predicted - row.latency_ms) / row.latency_ms if predicted is not None else None,
     }
+
+
+def _device_figure(run_folder: Path) -> Figure | None:
+    """The device as its latency model knew it before the search; None where the run has no such model."""
+    path = run_folder / "latency_model.json"
+    if not path.exists():
+        return None
+    from hwprune.reports.device import model_figure  # what fits models takes a while to import
+    from latency_models.errors import LatencyModelError
+    from latency_models.network_model import LatencyModel
+
+    try:
+        return model_figure(LatencyModel.from_json(path.read_text(encoding="utf-8")), "")
+    except LatencyModelError:
+        return None  # the front stands without it
 
 
 def _inline(figure: Figure) -> str:

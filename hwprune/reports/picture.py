@@ -30,7 +30,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "hwprune",  # the same front, the same bytes
 }
-_DARK, _LIGHT = "#00224e", "#8a8678"
+DARK, LIGHT, ACCENT = "#00224e", "#8a8678", "#d55e00"
 
 #: Points nearer to each other than this share of the picture, in both directions, would have their names overlap.
 _NAME_SHARE = 0.04
@@ -64,7 +64,7 @@ def front_figure(front: Front) -> Figure:
             _draw_points(figure, axes, front, on_test, scale)
         if front.dense is not None:
             _draw_dense(axes, front.dense, _height(front.dense, on_test) * scale)
-        axes.set_xlabel("measured latency of one inference (ms), bars: 95 % interval")
+        axes.set_xlabel(f"{_kind(front)} latency of one inference (ms), bars: 95 % interval")
         axes.set_ylabel(f"{'test' if on_test else 'validation'} {front.metric}{unit}")
         axes.set_title(f"{front.network} on {front.data}: found by {front.method}", loc="left", fontsize=11)
         axes.margins(x=0.08, y=0.1)
@@ -72,6 +72,12 @@ def front_figure(front: Front) -> Figure:
             axes.legend(loc="lower right")
         figure.supxlabel(caption(front), fontsize=7.5, color="#555555")
     return figure
+
+
+def _kind(front: Front) -> str:
+    """How the latencies came about."""
+    simulated = sum(row.simulated for row in front.rows)
+    return "measured" if not simulated else "simulated" if simulated == len(front.rows) else "measured or simulated"
 
 
 def caption(front: Front) -> str:
@@ -82,6 +88,8 @@ def caption(front: Front) -> str:
         first = rows[0]
         parts += [f"device {first.device}", f"engine {first.engine}", first.dtype, f"{first.threads} thread(s)"]
         parts.append(f"trust {', '.join(sorted({row.trust for row in rows}))}")
+        simulated = [row.id for row in rows if row.simulated]
+        parts += [f"simulated: {', '.join(simulated)}"] if simulated else []
     shape = front.conditions.get("input_shape")
     if shape:
         parts.append(f"input {'x'.join(map(str, shape))}")
@@ -98,9 +106,9 @@ def prediction_figure(front: Front) -> Figure:
         axes = figure.add_subplot()
         if len(pairs):
             ends = np.array([pairs.min() * 0.95, pairs.max() * 1.05])
-            axes.fill_between(ends, ends * 0.95, ends * 1.05, color=_LIGHT, alpha=0.3, linewidth=0, label="within 5 %")
-            axes.plot(ends, ends, color=_LIGHT, linewidth=1)
-            axes.plot(pairs[:, 0], pairs[:, 1], "o", color=_DARK, markersize=4)
+            axes.fill_between(ends, ends * 0.95, ends * 1.05, color=LIGHT, alpha=0.3, linewidth=0, label="within 5 %")
+            axes.plot(ends, ends, color=LIGHT, linewidth=1)
+            axes.plot(pairs[:, 0], pairs[:, 1], "o", color=DARK, markersize=4)
             axes.legend(loc="upper left")
         axes.set_xlabel("predicted latency (ms)")
         axes.set_ylabel("measured latency (ms)")
@@ -112,7 +120,7 @@ def hypervolume_figure(curve: FloatArray) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        axes.step(np.arange(1, len(curve) + 1), curve, where="post", color=_DARK)
+        axes.step(np.arange(1, len(curve) + 1), curve, where="post", color=DARK)
         axes.set_xlabel("true evaluations")
         axes.set_ylabel("hypervolume (share of the box)")
     return figure
@@ -146,16 +154,25 @@ def _draw_points(figure: Figure, axes: Any, front: Front, on_test: bool, scale: 
         [(row.latency_ms - row.latency_ms_low, row.latency_ms_high - row.latency_ms) for row in front.points]
     )
     memory = np.array([row.planned_memory_bytes for row in front.points]) / 1024
-    axes.errorbar(latency_ms, height, xerr=np.maximum(bars, 0).T, fmt="none", ecolor=_LIGHT, elinewidth=1, capsize=2)
+    axes.errorbar(latency_ms, height, xerr=np.maximum(bars, 0).T, fmt="none", ecolor=LIGHT, elinewidth=1, capsize=2)
     _draw_before(axes, front, on_test, scale)
     marks = axes.scatter(
         latency_ms, height, c=memory, cmap="cividis", s=46, edgecolor="black", linewidth=0.6, zorder=3, label="pruned"
     )
     figure.colorbar(marks, ax=axes, label="planned memory: weights and buffers (KiB)")
+    _draw_simulated(axes, front, latency_ms, height)
     for index in _apart(latency_ms, height):
         place = (latency_ms[index], height[index])
         text = front.points[index].id
         axes.annotate(text, place, xytext=(4, -9), textcoords="offset points", fontsize=6.5, color="#333333")
+
+
+def _draw_simulated(axes: Any, front: Front, latency_ms: FloatArray, height: FloatArray) -> None:
+    """Crosses through the points that nobody measured."""
+    simulated = np.array([row.simulated for row in front.points])
+    if simulated.any():
+        label = "simulated, not measured"
+        axes.plot(latency_ms[simulated], height[simulated], "x", color="#d55e00", zorder=5, label=label)
 
 
 def _apart(x: FloatArray, y: FloatArray) -> list[int]:
@@ -176,16 +193,16 @@ def _draw_before(axes: Any, front: Front, on_test: bool, scale: float) -> None:
         before = row.test_metric_inherited if on_test else row.val_metric_inherited
         if row.finetuned and before is not None:
             ends = [scale * before, scale * _height(row, on_test)]
-            axes.plot([row.latency_ms] * 2, ends, color=_LIGHT, linewidth=0.8, zorder=1)
-            axes.plot(row.latency_ms, ends[0], "o", color="white", markeredgecolor=_LIGHT, markersize=5, label=label)
+            axes.plot([row.latency_ms] * 2, ends, color=LIGHT, linewidth=0.8, zorder=1)
+            axes.plot(row.latency_ms, ends[0], "o", color="white", markeredgecolor=LIGHT, markersize=5, label=label)
             label = "_nolegend_"
 
 
 def _draw_dense(axes: Any, dense: FrontRow, height: float) -> None:
     bars = [[dense.latency_ms - dense.latency_ms_low], [dense.latency_ms_high - dense.latency_ms]]
-    axes.errorbar(dense.latency_ms, height, xerr=np.maximum(bars, 0), fmt="none", ecolor=_LIGHT, capsize=2)
+    axes.errorbar(dense.latency_ms, height, xerr=np.maximum(bars, 0), fmt="none", ecolor=LIGHT, capsize=2)
     axes.plot(
-        dense.latency_ms, height, "*", color="#d55e00", markeredgecolor="black", markersize=13, zorder=4, label="dense"
+        dense.latency_ms, height, "*", color=ACCENT, markeredgecolor="black", markersize=13, zorder=4, label="dense"
     )
-    axes.axhline(height, color="#d55e00", linewidth=0.7, linestyle=":")
-    axes.axvline(dense.latency_ms, color="#d55e00", linewidth=0.7, linestyle=":")
+    axes.axhline(height, color=ACCENT, linewidth=0.7, linestyle=":")
+    axes.axvline(dense.latency_ms, color=ACCENT, linewidth=0.7, linestyle=":")

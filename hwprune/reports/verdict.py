@@ -54,8 +54,9 @@ def verdict(front: Front) -> str:
     split = "validation" if best.test_metric is None or dense.test_metric is None else "test"
     lost = 100 * loss(front, best)
     cost = f"{lost:.2f} points less" if lost > 0 else f"{-lost:.2f} points more"
+    how = "simulated" if best.simulated or dense.simulated else "measured"
     return (
-        f"Point {best.id} is {dense.latency_ms / best.latency_ms:.2f} times faster than the dense network, measured "
+        f"Point {best.id} is {dense.latency_ms / best.latency_ms:.2f} times faster than the dense network, {how} "
         f"({format_ms(best.latency_ms)} against {format_ms(dense.latency_ms)}), with "
         f"{best.planned_memory_bytes / dense.planned_memory_bytes:.0%} of its memory, "
         f"at {cost} {front.metric} on the {split} split."
@@ -63,13 +64,13 @@ def verdict(front: Front) -> str:
 
 
 def prediction_error(front: Front) -> dict[str, float]:
-    """How well the latency model foretold the measured points; empty with fewer than two of them.
+    """How well the latency model foretold the measured points; empty with fewer than two of them, or simulated ones.
 
     Returns:
         ``mape`` (a fraction), ``worst`` (a fraction) and ``spearman`` (in [-1, 1]).
     """
     pairs = [(row.predicted_latency_ms, row.latency_ms) for row in front.rows if row.predicted_latency_ms is not None]
-    if len(pairs) < 2:
+    if len(pairs) < 2 or any(row.simulated for row in front.rows):
         return {}
     predicted, measured = np.array(pairs, dtype=np.float64).T
     relative = np.abs(predicted - measured) / measured

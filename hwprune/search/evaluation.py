@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -17,16 +18,25 @@ from hwprune.records import Evaluation, Score
 from hwprune.search.archive import Archive
 from hwprune.search.compute import Compute, Part
 from hwprune.search.journal import Journal
-from hwprune.search.problem import CANDIDATE_FAILURES, Plan, SearchProblem
+from hwprune.search.problem import CANDIDATE_FAILURES, ERROR_MARGIN, Plan, SearchProblem
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
+#: Budget in evaluations of a search that ends by the clock.
+UNLIMITED = 1_000_000
+#: A front has settled when its hypervolume has grown by less than this share over a number of evaluations.
+SETTLED_GAIN = 1e-3
 #: Origin of evaluations that were taken over from earlier searches.
 RECALLED = "recalled"
 
 
 class BudgetExhausted(Exception):  # noqa: N818 (a signal between context and method, no error)
     """All true evaluations are spent; ends a method, whose result is in the archive."""
+
+
+class Settled(BudgetExhausted):
+    """The hypervolume grows no more; ends a method as a spent budget does."""
 
 
 class NothingEvaluatedError(HwpruneError):
@@ -58,7 +68,9 @@ class Generation:
         number: from 0, the initial population.
         spent: evaluations so far.
         front_size: feasible non-dominated evaluations.
-        surrogate_tau: rank correlation of the error's surrogate with held-out evaluations, in [-1, 1]; None without.
+        hypervolume: what they dominate, see :attr:`SearchContext.hypervolume`.
+        surrogate_tau: rank correlation of forecasts with true values that they did not see, in [-1, 1], of the
+            objective that is forecast worst; None without a surrogate.
         surrogate_used: proposals were screened by the surrogate.
         local_steps: moves that the local search made.
         selection: rule that selected the survivors.
@@ -69,6 +81,7 @@ class Generation:
     number: int
     spent: int
     front_size: int
+    hypervolume: float
     surrogate_tau: float | None
     surrogate_used: bool
     local_steps: int
@@ -98,6 +111,9 @@ class SearchContext:
         stored: true evaluations whose metric was known from an earlier search: they count, and take no time.
         given_up: candidates that were surely dominated before they had seen the whole validation split.
         evaluating_s: wall time spent in true evaluations, and in parts of the search.
+        measuring_s: wall time spent in measuring networks for the latency model.
+        settled: the search has ended because its hypervolume grew no more. The argument ``settle_after`` says over how
+            many evaluations it must have grown by less than :data:`SETTLED_GAIN`; None never ends a search.
     """
 
     def __init__(
@@ -112,6 +128,7 @@ class SearchContext:
         minutes: float | None = None,
         dense_passes: float | None = None,
         working: Callable[[float, str], None] | None = None,
+        settle_after: int | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.problem = problem
@@ -127,6 +144,10 @@ class SearchContext:
         self.stored = 0
         self.given_up = 0
         self.evaluating_s = 0.0
+        self.measuring_s = 0.0
+        self.settled = False
+        self._settle_after = settle_after
+        self._rows_at: list[tuple[int, int]] = []
         self._seconds_left = np.inf if minutes is None else 60 * minutes
         self._journal = Journal() if journal is None else journal  # an empty journal is false
         self._progress = progress or (lambda _: None)
@@ -138,9 +159,35 @@ class SearchContext:
         self._marked = (time.perf_counter(), 0.0)
 
     @property
+    def ref_point(self) -> FloatArray:
+        """``(n_obj,)`` reference of the hypervolume: the problem's own, or the dense network's values and some error.
+
+        Where the dense network could not be evaluated, the worst values so far.
+        """
+        if self.problem.ref_point is not None:
+            return np.array(self.problem.ref_point)
+        F = self.archive.F
+        dense = np.flatnonzero((self.archive.widths == self.problem.space.sizes).all(axis=1))
+        reference: FloatArray = F[dense[0]].copy() if dense.size else F.max(axis=0)
+        for column, name in enumerate(self.problem.objectives):
+            if name == "error":
+                reference[column] += ERROR_MARGIN * max(1.0, abs(float(reference[column])))
+        return reference
+
+    @property
+    def hypervolume(self) -> float:
+        """Share of the box between nothing and the reference point that the front dominates; larger is better."""
+        return self._hypervolume(len(self.archive)) if len(self.archive) else 0.0
+
+    @property
     def remaining(self) -> int:
         """True evaluations that are left."""
         return self.budget - self.spent
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the budget is a number of evaluations."""
+        return self.budget < UNLIMITED
 
     @property
     def passes_left(self) -> float:
@@ -156,12 +203,12 @@ class SearchContext:
         """``(n,)`` mask of the ``(n, G)`` widths that were asked for before, and so cost nothing and tell nothing."""
         return np.array([row.tobytes() in self._asked for row in np.ascontiguousarray(widths, np.int64)], dtype=bool)
 
-    def evaluate(self, widths: IntArray, origin: str, generation: int) -> list[Evaluation]:
+    def evaluate(self, widths: IntArray, origin: str | Sequence[str], generation: int) -> list[Evaluation]:
         """Evaluate ``(n, G)`` widths truly, each distinct plan once.
 
         Args:
             widths: kept channels.
-            origin: who proposed them: ``initial``, ``offspring``, ``local_search``, ...
+            origin: who proposed them: ``initial``, ``offspring``, ``local_search``, ...; one for all, or one each.
             generation: number of the generation, from 0.
 
         Raises:
@@ -170,7 +217,7 @@ class SearchContext:
         rows = np.ascontiguousarray(widths, np.int64)
         return self.evaluate_plans([self.problem.plan(row) for row in rows], origin, generation)
 
-    def evaluate_plans(self, plans: Sequence[Plan], origin: str, generation: int) -> list[Evaluation]:
+    def evaluate_plans(self, plans: Sequence[Plan], origin: str | Sequence[str], generation: int) -> list[Evaluation]:
         """Evaluate plans truly that need not be those of widths alone, each distinct one once.
 
         Raises:
@@ -178,7 +225,9 @@ class SearchContext:
         """
         new = self._new(plans)
         self._measure_ahead(new)
-        with contextlib.closing(self._evaluations(new, origin, generation)) as made:
+        origins = [origin] * len(plans) if isinstance(origin, str) else origin
+        by_key = {plan.key: name for plan, name in zip(plans, origins, strict=True)}
+        with contextlib.closing(self._evaluations(new, by_key, generation)) as made:
             return [self._take(plan, made) for plan in plans]
 
     def part(self, name: str, work: Callable[[], Part]) -> dict[str, Any]:
@@ -203,7 +252,7 @@ class SearchContext:
         started = time.perf_counter()
         todo = [name for name in works if self._journal.part(name) is None]
         if self.executor is None or len(todo) < 2:
-            made = map(_call, (works[name] for name in todo))
+            made: Iterator[Part] = map(_call, (works[name] for name in todo))
         else:
             made = self.executor.map(_call, [works[name] for name in todo])
         for name, part in zip(todo, made, strict=True):
@@ -251,6 +300,8 @@ class SearchContext:
                     known.append(problem.evaluation(plan, row, costs, score, RECALLED, 0, 0.0))
                     self._journal.add_evaluation(known[-1])
         for evaluation in known:
+            if evaluation.plan_key in self._known:
+                continue
             self._remember(evaluation, problem.plan(np.array(evaluation.widths, dtype=np.int64)))
         return known
 
@@ -267,13 +318,16 @@ class SearchContext:
         surrogate_used: bool = False,
         local_steps: int = 0,
         selection: str = "",
+        may_settle: bool = False,
     ) -> None:
         """Close a generation: let the latency model be corrected, then report.
 
-        The correction is journaled, so that a resumed run repeats it with the same numbers.
+        The correction is journaled, so that a resumed run repeats it with the same numbers. A method whose every
+        generation searches the whole space says that it ``may_settle``: it ends when its hypervolume grows no more.
 
         Raises:
             NothingEvaluatedError: every evaluation so far has failed.
+            BudgetExhausted: the front has settled.
         """
         self._check()
         self._refine(number)
@@ -284,6 +338,7 @@ class SearchContext:
                 number,
                 self.spent,
                 len(self.archive.front_rows()),
+                self.hypervolume,
                 surrogate_tau,
                 surrogate_used,
                 local_steps,
@@ -292,6 +347,9 @@ class SearchContext:
                 self.evaluating_s - evaluating_s,
             )
         )
+        self._rows_at.append((self.spent, len(self.archive)))
+        if may_settle:
+            self._stop_if_settled()
 
     @contextlib.contextmanager
     def until_spent(self) -> Iterator[None]:
@@ -310,6 +368,22 @@ class SearchContext:
             raise NothingEvaluatedError(
                 f"none of the first {self.spent} candidates could be evaluated ({reason}): mend that, then start anew"
             )
+
+    def _hypervolume(self, rows: int) -> float:
+        """Hypervolume of the first ``rows`` evaluations, as their objectives are known now."""
+        ref_point, archive = self.ref_point, self.archive
+        good = np.flatnonzero((archive.CV <= 0) & archive.whole & (np.arange(len(archive)) < rows))
+        volume = moocore.hypervolume(archive.F[good], ref=ref_point) if good.size else 0.0
+        return float(volume / np.prod(np.maximum(np.abs(ref_point), 1e-300)))
+
+    def _stop_if_settled(self) -> None:
+        if self._settle_after is None:
+            return
+        before = [rows for spent, rows in self._rows_at if spent <= self.spent - self._settle_after]
+        then = self._hypervolume(before[-1]) if before else 0.0
+        if then > 0 and self.hypervolume <= (1 + SETTLED_GAIN) * then:
+            self.settled = True
+            raise Settled
 
     def _check_budget(self, passes: float) -> None:
         # A budget of N evaluations of the dense network must hold N of them, whatever floats add up to.
@@ -336,19 +410,28 @@ class SearchContext:
         self.evaluating_s += elapsed_s
         self._seconds_left -= elapsed_s
 
-    def _evaluations(self, new: Sequence[Plan], origin: str, generation: int) -> Generator[Evaluation, None, None]:
-        """Evaluate plans truly; which of them may be given up early was settled before the first."""
-        problem, started = self.problem, time.perf_counter()
-        rows = [np.array(plan.widths, dtype=np.int64) for plan in new]
+    def _evaluations(
+        self, new: Sequence[Plan], origins: Mapping[str, str], generation: int
+    ) -> Generator[Evaluation, None, None]:
+        """Evaluations of plans, made as they are asked for; who may be given up early is settled at once.
+
+        The bars are those before the generation, of which a resumed run finds a part in its journal.
+        """
+        started = time.perf_counter()
+        problem, rows = self.problem, [np.array(plan.widths, dtype=np.int64) for plan in new]
         costs = [problem.costs_of(plan, row) for plan, row in zip(new, rows, strict=True)]
         sound = [index for index, (_, reason) in enumerate(costs) if reason is None]
         bars = [self.archive.bar(costs[index][0]) for index in sound]
-        scores = problem.scores([new[index] for index in sound], bars)
-        for plan, row, (values, reason) in zip(new, rows, costs, strict=True):
-            score = next(scores) if reason is None else Score(None, error=reason)
-            now = time.perf_counter()
-            yield problem.evaluation(plan, row, values, score, origin, generation, now - started)
-            started = time.perf_counter()  # what is done with an evaluation is no part of the next one
+
+        def made(started: float) -> Generator[Evaluation, None, None]:
+            scores = problem.scores([new[index] for index in sound], bars)
+            for plan, row, (values, reason) in zip(new, rows, costs, strict=True):
+                score = next(scores) if reason is None else Score(None, error=reason)
+                now = time.perf_counter()
+                yield problem.evaluation(plan, row, values, score, origins[plan.key], generation, now - started)
+                started = time.perf_counter()  # what is done with an evaluation is no part of the next one
+
+        return made(started)
 
     def _take(self, plan: Plan, made: Iterator[Evaluation]) -> Evaluation:
         known = self._known.get(plan.key)
@@ -402,7 +485,9 @@ class SearchContext:
             return
         data = self._journal.refinement(generation)
         if data is None:
+            started = time.perf_counter()
             data = refiner.measure(self.archive.front())
+            self.measuring_s += time.perf_counter() - started
             self._journal.add_refinement(generation, data)
         if data:
             refiner.apply(data)

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hwprune.search.problem import SearchProblem
+from hwprune.search.space import SearchSpace
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Score added to whatever breaks a constraint: feasibility first, then the trade-off.
-INFEASIBLE = 1e6
+#: ``(n, G)`` widths and the ``(n,)`` starts that they belong to, to ``(n,)`` values that a start makes smaller.
+Judge = Callable[[IntArray, IntArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ class LocalSearch:
     def climb(
         self,
         problem: SearchProblem,
-        predict_errors: Callable[[IntArray], FloatArray],
+        judge: Judge,
         starts: IntArray,
-        score: Score,
         seen: Callable[[IntArray], BoolArray],
         random_state: np.random.Generator,
     ) -> tuple[IntArray, int]:
@@ -71,9 +71,8 @@ class LocalSearch:
 
         Args:
             problem: what is searched.
-            predict_errors: ``(n, G)`` widths to ``(n,)`` predicted errors.
+            judge: what each start makes smaller.
             starts: ``(n_starts, G)`` widths.
-            score: what each start makes smaller.
             seen: mask of the ``(n, G)`` widths that were evaluated before.
             random_state: source of randomness.
 
@@ -81,22 +80,19 @@ class LocalSearch:
             ``(n, G)`` end points, n up to n_starts, and the number of moves. A start that ends where an evaluation was
             made before gives the best neighbour without one; where there is none, nothing.
         """
-
-        def judge(widths: IntArray, owner: IntArray) -> FloatArray:
-            F, CV = problem.predict(widths, predict_errors(widths))
-            return score(F, owner) + np.where(CV > 0, INFEASIBLE * (1 + CV), 0.0)
-
+        slopes = cost_slopes(problem)
         current = starts.copy()
         active = np.arange(len(starts))
         values = judge(current, active)
         fallback: list[IntArray | None] = [None] * len(starts)
         moves = 0
         for _ in range(self.steps):
-            around = [self.around(problem, current[start], random_state) for start in active]
-            owner = np.repeat(active, [len(rows) for rows in around])
+            if not active.size:
+                break
+            neighbours, owner = self.around(problem.space, current[active], slopes, random_state)
             if not owner.size:
                 break
-            neighbours = np.vstack(around)
+            owner = active[owner]
             scores, unseen = judge(neighbours, owner), ~seen(neighbours)
             climbing = []
             for start in np.unique(owner):
@@ -112,48 +108,79 @@ class LocalSearch:
         found = [end for end in ends if end is not None]
         return (np.unique(np.array(found), axis=0) if found else starts[:0]), moves
 
-    def around(self, problem: SearchProblem, widths: IntArray, random_state: np.random.Generator) -> IntArray:
-        """``(n, G)`` neighbours of ``(G,)`` widths."""
-        n_other = max(1, self.neighbours_max // 8)
-        singles = self._singles(problem, widths, self.neighbours_max - 2 * n_other, random_state)
-        pairs = self._pairs(problem, widths, singles, n_other, random_state)
-        genome = problem.space.encode(widths[None])
-        steps = genome + random_state.normal(0, self.sigma, (n_other, len(widths)))
-        moved = np.vstack([singles, pairs, problem.space.decode(np.clip(steps, 0, problem.space.upper))])
-        return _elsewhere(moved, widths)
+    def around(
+        self, space: SearchSpace, widths: IntArray, slopes: FloatArray, random_state: np.random.Generator
+    ) -> tuple[IntArray, IntArray]:
+        """``(n, G)`` neighbours of ``(m, G)`` widths, and the ``(n,)`` rows whose they are.
 
-    def _singles(self, problem: SearchProblem, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
-        """Every group a few levels up or down."""
+        Args:
+            space: where they lie.
+            widths: whose neighbours.
+            slopes: ``(G,)`` cost of a channel of each group.
+            random_state: source of randomness.
+        """
+        n_other = max(1, self.neighbours_max // 8)
+        found, owner = [], []
+        for index, row in enumerate(widths):
+            singles = self._singles(space, row, self.neighbours_max - 2 * n_other, random_state)
+            pairs = _pairs(row, singles - row, slopes, n_other, random_state)
+            genomes = space.encode(row[None]) + random_state.normal(0, self.sigma, (n_other, len(row)))
+            drawn = space.decode(np.clip(genomes, 0, space.upper))
+            found.append(_elsewhere(np.vstack([singles, pairs, drawn]), row))
+            owner += [index] * len(found[-1])
+        return np.vstack(found), np.array(owner, dtype=np.int64)
+
+    def _singles(self, space: SearchSpace, widths: IntArray, n: int, random_state: np.random.Generator) -> IntArray:
+        """Every group a few levels up or down; a group of many levels by as many sixteenths of its range, too."""
         moves = np.array([[sign * quantum] for quantum in self.quanta for sign in (1, -1)])
-        levels = np.vstack([move * np.eye(len(widths), dtype=np.int64) for move in moves])
+        sixteenth = np.maximum((space.sizes - space.smallest) // space.round_to // 16, 1)
+        units = [np.ones_like(sixteenth), sixteenth] if (sixteenth > 1).any() else [sixteenth]
+        levels = np.vstack([move * np.diag(unit) for unit in units for move in moves])
         if len(levels) > n:
             levels = levels[random_state.choice(len(levels), n, replace=False)]
-        return _elsewhere(problem.space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
+        return _elsewhere(space.shift(np.broadcast_to(widths, levels.shape), levels), widths)
 
-    def _pairs(
-        self, problem: SearchProblem, widths: IntArray, singles: IntArray, n: int, random_state: np.random.Generator
-    ) -> IntArray:
-        """One group up, another down, at about equal cost: the trade between groups that the error decides."""
-        steps = singles - widths
-        up, down = np.flatnonzero((steps > 0).any(axis=1)), np.flatnonzero((steps < 0).any(axis=1))
-        name = _cost_name(problem)
-        if name is None or not (up.size and down.size):
-            return np.asarray(singles[:0])
-        cost = problem.cheap(np.vstack([widths, singles]))[name]
-        change = cost[1:] - cost[0]
-        first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
-        group = (steps != 0).argmax(axis=1)
-        apart = group[first] != group[second]
-        first, second = first[apart], second[apart]
-        closest = np.argsort(np.abs(change[first] + change[second]), kind="stable")[:n]
-        return np.asarray(widths + steps[first[closest]] + steps[second[closest]])
+
+def _pairs(
+    widths: IntArray, steps: IntArray, slopes: FloatArray, n: int, random_state: np.random.Generator
+) -> IntArray:
+    """``(m, G)`` candidates with one group up, another down, at about equal cost; m up to ``n``.
+
+    The trade between groups that the error decides.
+
+    Args:
+        widths: ``(G,)`` where to start.
+        steps: ``(n_steps, G)`` moves of one group.
+        slopes: ``(G,)`` cost of a channel of each group.
+        n: candidates wanted.
+        random_state: source of randomness.
+    """
+    up, down = np.flatnonzero((steps > 0).any(axis=1)), np.flatnonzero((steps < 0).any(axis=1))
+    if not (up.size and down.size):
+        return np.empty((0, len(widths)), dtype=np.int64)
+    first, second = random_state.choice(up, 8 * n), random_state.choice(down, 8 * n)
+    group, change = (steps != 0).argmax(axis=1), steps @ slopes
+    apart = group[first] != group[second]
+    first, second = first[apart], second[apart]
+    closest = np.argsort(np.abs(change[first] + change[second]), kind="stable")[:n]
+    return np.asarray(widths + steps[first[closest]] + steps[second[closest]])
 
 
 def _elsewhere(moved: IntArray, widths: IntArray) -> IntArray:
     return np.asarray(moved[(moved != widths).any(axis=1)])
 
 
-def _cost_name(problem: SearchProblem) -> str | None:
-    """The cheap objective that pair moves keep about equal: the latency where there is one."""
-    cheap = [name for name in problem.objectives if name != "error"]
-    return "latency" if "latency" in cheap else next(iter(cheap), None)
+def cost_slopes(problem: SearchProblem) -> FloatArray:
+    """``(G,)`` cost of a channel of each group between its dense and its smallest width, 0 where nothing is cheap.
+
+    The cost that pair moves keep about equal: the latency where it is cheap, else the first objective that is.
+    """
+    space = problem.space
+    widths = np.tile(space.sizes, (space.n_var + 1, 1))
+    widths[np.arange(space.n_var) + 1, np.arange(space.n_var)] = space.smallest
+    cheap = problem.cheap(widths)
+    names = [name for name in problem.objectives if name in cheap]
+    if not names:
+        return np.zeros(space.n_var)
+    cost = cheap["latency" if "latency" in names else names[0]]
+    return np.asarray((cost[0] - cost[1:]) / np.maximum(space.sizes - space.smallest, 1))

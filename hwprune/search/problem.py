@@ -15,7 +15,6 @@ import numpy.typing as npt
 from hwprune import objectives as objective_plugins
 from hwprune.errors import CompileError, ConfigError, InfeasibleError
 from hwprune.records import Evaluation, Measurement, Score
-from hwprune.search.archive import violation
 from hwprune.search.operators import latin_hypercube
 from hwprune.search.space import SearchSpace
 from latency_models.shapes import NetworkShapes
@@ -27,6 +26,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Value = TypeVar("Value")
 
+#: What more error than the dense network's is of interest: the margin of published comparisons.
+ERROR_MARGIN = 0.2
 #: What can go wrong with one candidate alone; everything else (a lost device, a bug of ours) ends the search.
 CANDIDATE_FAILURES = (CompileError, RuntimeError, ArithmeticError, MemoryError)
 
@@ -97,6 +98,8 @@ class SearchProblem:
         refiner: corrects the latency model behind ``costs`` between generations.
         shapes: ``(n, G)`` widths to layer shapes, for the surrogate's features.
         channel_step: the device's channel step, for the surrogate's features.
+        ref_point: ``(n_obj,)`` worst values that are of interest, the reference of the hypervolume; None for the dense
+            network's, with an error that is :data:`ERROR_MARGIN` higher.
         passes: a plan to the multiply-adds of its true evaluation, in passes of the dense network over the validation
             images; 1 where nobody counts.
         network: the network itself, for methods that look inside it; None where there is none.
@@ -115,6 +118,7 @@ class SearchProblem:
     refiner: Refiner | None = None
     shapes: Callable[[IntArray], NetworkShapes] | None = None
     channel_step: int = 8
+    ref_point: tuple[float, ...] | None = None
     judge: Judge | None = None
     passes: Callable[[Any], float] = lambda plan: 1.0
     network: PrunableNetwork | None = None
@@ -122,12 +126,6 @@ class SearchProblem:
     def cheap(self, widths: IntArray) -> dict[str, FloatArray]:
         """Cheap objectives of ``(n, G)`` widths by name, ``(n,)`` each."""
         return {name: np.asarray(values, dtype=np.float64) for name, values in self.costs(widths).items()}
-
-    def predict(self, widths: IntArray, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``(n, n_obj)`` objective values and ``(n,)`` constraint violations of widths whose errors are predicted."""
-        values = {**self.cheap(widths), "error": errors}
-        F = np.column_stack([values[name] for name in self.objectives])
-        return F, violation(values, self.bounds, len(widths))
 
     def evaluate(self, plan: Any, widths: IntArray, origin: str, generation: int) -> Evaluation:
         """Evaluate one plan truly, a second time where the first fails; a failure is data."""

@@ -44,7 +44,7 @@ class SearchSpace:
         sizes: Sequence[int],
         *,
         round_to: int | Sequence[int] | Literal["auto"] = "auto",
-        channel_step: int = 8,
+        channel_step: int | Sequence[int] = 8,
         pruning_ratio_max: float = 0.9,
         scores: Sequence[FloatArray] | None = None,
     ) -> SearchSpace:
@@ -54,7 +54,7 @@ class SearchSpace:
             sizes: dense channels of every group.
             round_to: step of the widths; ``auto`` takes ``channel_step``, and less for groups that would have fewer
                 than eight levels.
-            channel_step: the device's step, where wider does not cost more until the next one.
+            channel_step: the device's step, where wider does not cost more until the next one; or that of each group.
             pruning_ratio_max: largest share of a group that is removed.
             scores: importance of every group's channels, for the encoding ``layer_threshold``.
 
@@ -125,6 +125,13 @@ class SearchSpace:
         moved = (-(-widths // self.round_to) + levels) * self.round_to
         return np.asarray(np.clip(moved, self.smallest, self.sizes))
 
+    def lost_importance(self, widths: IntArray) -> FloatArray:
+        """``(n, G)`` shares of every group's importance that ``(n, G)`` widths do without, in [0, 1).
+
+        The most important channels are kept; where no scores are known, every channel counts alike.
+        """
+        return np.column_stack([shares[widths[:, gene]] for gene, shares in enumerate(self._lost)])
+
     def holds(self, widths: IntArray) -> bool:
         """Whether ``(G,)`` widths are among those that a search may choose."""
         if widths.shape != self.sizes.shape:
@@ -137,6 +144,17 @@ class SearchSpace:
         nearest = np.where(np.abs(self.sizes - kept) <= np.abs(steps - kept), self.sizes, steps)
         widths: IntArray = np.clip(nearest, smallest, self.sizes).astype(np.int64)
         return widths
+
+    @functools.cached_property
+    def _lost(self) -> list[FloatArray]:
+        """Lost importance of every group by its width, 0 to dense."""
+        if self.scores is None:
+            return [1 - np.arange(size + 1) / size for size in self.sizes]
+        lost = []
+        for scores in self.scores:
+            kept = np.concatenate([[0.0], np.cumsum(np.sort(scores)[::-1])])
+            lost.append(np.maximum(1 - kept / max(float(kept[-1]), 1e-300), 0.0))
+        return lost
 
     @functools.cached_property
     def _thresholds(self) -> list[FloatArray]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import moocore
 import numpy as np
 import numpy.typing as npt
 
+from hwprune.search.archive import Archive
 from hwprune.search.portfolio import Choice, hv_greedy, peel
 
 IntArray = npt.NDArray[np.int64]
@@ -144,6 +145,43 @@ class OperatorPortfolio:
         total = sum(quality.values())
         shares = np.array([quality[name] / total if total else 1 / len(names) for name in names])
         return str(random_state.choice(names, p=self.pm_floor + (1 - self.pm_floor * len(names)) * shares))
+
+
+class Survival:
+    """The selection at work; a portfolio of rules is credited with the hypervolume that follows its choices.
+
+    Attributes:
+        name: of the rule that selected last.
+    """
+
+    def __init__(self, selection: str, **portfolio: Any) -> None:
+        self._selection = selection
+        self._portfolio = OperatorPortfolio(**{"rule": portfolio.pop("op_rule", "ucb"), **portfolio})
+        self._ref_point: FloatArray | None = None
+        self._volume = 0.0
+        self.name = "" if selection == "operator_portfolio" else selection
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that selected last."""
+        return RULES.get(self.name) or OPERATORS[self.name]
+
+    def select(self, archive: Archive, rows: IntArray, n: int, random_state: np.random.Generator) -> Choice:
+        """Up to ``n`` of an archive's ``rows``, best first."""
+        if self._selection == "operator_portfolio":
+            self._turn(archive, random_state)
+        choice = feasible_first(self.rule, archive.F[rows], archive.CV[rows], n)
+        return Choice(rows[choice.rows], choice.investments)
+
+    def _turn(self, archive: Archive, random_state: np.random.Generator) -> None:
+        if self._ref_point is None:
+            low, high = archive.F.min(axis=0), archive.F.max(axis=0)
+            self._ref_point = high + 0.1 * (high - low) + 1e-9
+        volume = archive.hypervolume(self._ref_point)
+        if self.name:
+            self._portfolio.credit(self.name, volume - self._volume)
+        self._volume = volume
+        self.name = self._portfolio.pick(random_state)
 
 
 def crowding_distance(F: FloatArray) -> FloatArray:

@@ -119,13 +119,20 @@ class Store:
         return [Measurement.from_dict(row.payload) for row in self._select(query.order_by(table.c.id))]
 
     def kernel_measurements(
-        self, fingerprint: str, schedule_version: str, *, threads: int | None = None, max_age_s: float | None = None
+        self,
+        fingerprint: str,
+        schedule_version: str,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        max_age_s: float | None = None,
     ) -> list[tuple[LayerShape, Measurement]]:
         """The newest measurement of grade A or B of every kernel, by this version of the protocol.
 
         Args:
             fingerprint: the device's.
             schedule_version: the kernels'.
+            device: only those of the board of this name; others of its model have the same fingerprint.
             threads: only those run by so many threads.
             max_age_s: older ones are not served.
         """
@@ -135,15 +142,19 @@ class Store:
             table.c.schedule_version == schedule_version,
             table.c.protocol_version == PROTOCOL_VERSION,
         )
+        if device is not None:
+            query = query.where(table.c.device == device)
         if threads is not None:
             query = query.where(table.c.threads == threads)
         newest = {row.key: row for row in self._select(query.order_by(table.c.measured_at_s, table.c.id))}
         return [(LayerShape.from_dict(row.layer_shape), Measurement.from_dict(row.payload)) for row in newest.values()]
 
-    def reference_ms(self, fingerprint: str, schedule_version: str) -> float | None:
+    def reference_ms(self, device: str, fingerprint: str, schedule_version: str) -> float | None:
         """Reference level that the device's newest trusted numbers are given at; None if there are none."""
         query = self._served(None).where(
-            table.c.fingerprint == fingerprint, table.c.schedule_version == schedule_version
+            table.c.device == device,
+            table.c.fingerprint == fingerprint,
+            table.c.schedule_version == schedule_version,
         )
         rows = self._select(query.order_by(table.c.measured_at_s.desc(), table.c.id.desc()).limit(1))
         return Measurement.from_dict(rows[0].payload).device_reference_ms if rows else None

@@ -150,7 +150,7 @@ def held_zeros(module: nn.Module, masks: Mapping[str, npt.NDArray[np.bool_]]) ->
     handles = []
     for name, mask in masks.items():
         stays = torch.from_numpy(mask.astype(np.float32))
-        handles.append(module.get_parameter(name).register_hook(functools.partial(torch.mul, stays)))
+        handles.append(module.get_parameter(name).register_hook(functools.partial(torch.mul, stays)))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -24,7 +24,9 @@ NAMES = plugins.names("hwprune.search.methods")
 #: They evaluate parts of a network, and whole ones at last.
 IN_PARTS = frozenset({"smoea", "emo_dir"})
 #: They look inside a network, which a problem of formulas does not have.
-INSIDE = frozenset({"hierarchical", "global_magnitude"}) | IN_PARTS
+INSIDE = frozenset({"hierarchical", "global_magnitude", "torch_pruning"}) | IN_PARTS
+#: They follow one path through the space, which may be shorter than the budget.
+PATHS = frozenset({"uniform", "netadapt", "torch_pruning"})
 every_method = pytest.mark.parametrize("name", NAMES)
 every_method_of_widths = pytest.mark.parametrize("name", sorted(set(NAMES) - INSIDE))
 BUDGET = 60
@@ -33,9 +35,9 @@ BUDGET_INSIDE = 24
 
 
 def problem_for(name: str) -> SearchProblem:
-    return (
-        network_problem(methods.objectives(name, {}, [])) if name in INSIDE else staircase_problem(blocks_per_stage=3)
-    )
+    if name not in INSIDE:
+        return staircase_problem(blocks_per_stage=3)
+    return network_problem(methods.objectives(name, {}, ["error", "params"]))
 
 
 def budget_of(name: str) -> int:
@@ -62,9 +64,9 @@ def test_budget_is_never_exceeded_and_no_plan_evaluated_twice(name: str) -> None
     archive = run(name, progress=made.append)
     keys = [step.evaluation.plan_key for step in made]
     assert len(keys) == len(set(keys)) == len(archive) <= budget_of(name)
-    # The network has 51 uniform widths; everything else spends what it was given, on parts of the network or on it.
-    if name not in IN_PARTS:
-        assert len(archive) == (budget_of(name) if name != "uniform" else 51)
+    # Everything else spends what it was given, on parts of the network or on it.
+    assert len(archive) > budget_of(name) // 3 or name in IN_PARTS
+    assert len(archive) == budget_of(name) or name in IN_PARTS | PATHS
 
 
 @every_method
@@ -189,7 +191,7 @@ def test_front_keeps_the_constraints(name: str) -> None:
 def test_tiny_budget_is_kept(name: str, budget: int) -> None:
     spent = len(run(name, budget=budget))
     assert 1 <= spent <= budget
-    assert name in IN_PARTS or spent == budget
+    assert name in IN_PARTS | PATHS or spent == budget
 
 
 @pytest.mark.parametrize("name", sorted(INSIDE))

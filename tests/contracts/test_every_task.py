@@ -10,7 +10,7 @@ from torch import nn
 from hwprune import datasets, networks, plugins, tasks
 from hwprune.datasets.data import Data
 from hwprune.errors import UnknownNameError
-from hwprune.tasks.base import Task
+from hwprune.tasks.base import BaseTask, Task
 
 NAMES = plugins.names("hwprune.tasks")
 
@@ -73,6 +73,15 @@ def test_a_task_with_logits_returns_one_a_class(task: Task, network: nn.Module, 
     if task.needs_logits:
         batch = next(task.batches("val", 3))
         assert task.forward(network, batch).shape == (3, data.num_classes)
+
+
+def test_right_images_are_those_that_the_metric_counts(task: BaseTask, network: nn.Module) -> None:
+    batches = list(task.batches("val", 50, limit=100))
+    with torch.inference_mode():
+        counts = [task.right(task.forward(network.eval(), batch), batch) for batch in batches]
+    right = [count for count in counts if count is not None]
+    if right:
+        assert sum(right) / 100 == pytest.approx(task.evaluate(network, "val", limit=100))
 
 
 @pytest.mark.parametrize("name", NAMES)

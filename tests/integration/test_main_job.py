@@ -1,4 +1,4 @@
-"""The main job: train, register, profile, search, look, fine-tune, export."""
+"""The main job: train, register, profile, search, look, record, replay, fine-tune, export."""
 
 from __future__ import annotations
 
@@ -21,6 +21,30 @@ COLUMNS = """
 id val_top1 test_top1 latency_ms latency_ms_low latency_ms_high latency_ms_p50 latency_ms_p99 predicted_latency_ms
 planned_memory_bytes process_peak_bytes process_delta_bytes macs params trust device engine dtype threads
 """
+
+
+@pytest.fixture(scope="module")
+def recorded(hwprune, run):
+    """What was told of a recording of the device, made after the run."""
+    return hwprune.json("device", "record", "local", f"{run.name}.jsonl.gz")
+
+
+def replay(hwprune, recorded, method, *arguments, runs):
+    """Folder of a search on the recording, and what it printed."""
+    ended = hwprune(
+        "search",
+        "digits.yaml",
+        "--device",
+        f"replay:{recorded['file']}",
+        "--method",
+        method,
+        "--runs",
+        runs,
+        *arguments,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (found,) = (hwprune.folder / runs).iterdir()
+    return found, ended.stdout
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +75,14 @@ def test_a_profile_tells_what_it_measured_and_how_well_it_predicts(hwprune, prof
     model = json.loads((hwprune.folder / profile["model"]).read_text())
     assert model
     assert hwprune.json("device", "show", "local")["channel_step"] == profile["channel_step"]
+
+
+def test_a_profile_ends_with_the_ratio_to_the_devices_own_onnxruntime(profile):
+    if profile["tvm_over_onnxruntime"] is None:
+        assert profile["second_opinion"].startswith("no second opinion: ")
+    else:
+        assert 0.05 < profile["tvm_over_onnxruntime"] < 20
+        assert f"TVM / ONNX Runtime is {profile['tvm_over_onnxruntime']:.2f}" in profile["second_opinion"]
 
 
 def test_a_front_has_the_promised_columns_first(run):
@@ -91,7 +123,8 @@ def test_a_search_evaluates_its_budget_and_nothing_twice(run):
     known = {evaluation["plan_key"]: evaluation for evaluation in evaluations if evaluation["error"] is None}
     for row in rows_of(run):
         if row["id"] != "dense":
-            assert known[row["plan_key"]]["metric"] == pytest.approx(float(row["val_top1"]), rel=1e-5)
+            # Found in the processor's fast format, told in float32: an image or two of 360 may stand on the edge.
+            assert known[row["plan_key"]]["metric"] == pytest.approx(float(row["val_top1"]), abs=0.02)
 
 
 def test_a_run_folder_is_whole(run):
@@ -111,6 +144,36 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(hwprune, profile):
     assert 0 < plan["device_minutes"] <= plan["wall_minutes"]
     assert plan["ranges"]["latency"]["minimum"] < plan["ranges"]["latency"]["dense"]
     assert not (hwprune.folder / "runs-dry").exists()
+
+
+def test_a_search_on_the_recorded_device_ends_in_the_front_of_the_run(hwprune, run, recorded):
+    method = run.parent.name.removeprefix("runs-")
+    again, _ = replay(hwprune, recorded, method, "--budget", 14, runs=f"replayed-{method}")
+    untold = {"device", "engine"}  # recorded in the name of another device
+    fronts = [json.loads((folder / "front.json").read_text())["rows"] for folder in (run, again)]
+    first, second = ([{key: row[key] for key in row.keys() - untold} for row in rows] for rows in fronts)
+    assert second == first
+    assert {row["device"] for row in fronts[1]} == {"replay-local"}
+    assert recorded["kernels"] > 20
+    assert recorded["networks"] >= 8
+    assert recorded["nameless"] == 0
+    assert recorded["size_bytes"] < 4 << 20
+
+
+def test_what_was_not_recorded_is_marked_wherever_it_is_shown_and_stored_nowhere(hwprune, run, recorded):
+    runs = f"simulated-{run.parent.name}"
+    other, table = replay(hwprune, recorded, "random", "--budget", 10, "--set", "seed=5", runs=runs)
+    rows = rows_of(other)
+    simulated = [row for row in rows if row["simulated"] == "yes"]
+    assert simulated
+    assert all(row["latency_ms_p50"] == "" and "simulated" in row["trust_reason"] for row in simulated)
+    assert table.count(", simulated") == len(simulated)
+    assert f"{len(simulated)} of {len(rows)} networks are simulated" in (other / "report.html").read_text()
+    later = hwprune.json("device", "record", "local", f"{runs}.jsonl")
+    assert [later[kind] for kind in ("kernels", "networks", "models")] == [
+        recorded[kind] for kind in ("kernels", "networks", "models")
+    ]
+    assert [device["name"] for device in hwprune.json("device", "list")] == ["local"]
 
 
 def test_fine_tuning_trains_the_named_point_once(hwprune, run, point):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hwprune.errors import ConfigError, UnknownNameError
 from hwprune.search.archive import Archive
+from hwprune.search.breeding import distinct
 from hwprune.search.evaluation import SearchContext
 from hwprune.search.operators import latin_hypercube
 from hwprune.search.problem import SearchProblem
@@ -118,8 +119,3 @@ def initial_widths(space: SearchSpace, pop_size: int, random_state: np.random.Ge
         genomes = space.upper * latin_hypercube(missing, space.n_var, random_state)
         chosen = distinct(np.vstack([chosen, space.decode(genomes)]))
     return chosen
-
-
-def distinct(widths: IntArray) -> IntArray:
-    """``(n, G)`` widths without repetition, in the order of their first appearance."""
-    return widths[np.sort(np.unique(widths, axis=0, return_index=True)[1])]

@@ -53,7 +53,13 @@ class Settings(MethodSettings):
 
 
 class NSGA2:
-    """pymoo's NSGA-II, asked and told."""
+    """pymoo's NSGA-II, asked and told.
+
+    Attributes:
+        algorithm: pymoo's class; another one of its genetic algorithms can stand in for NSGA-II.
+    """
+
+    algorithm: type[Any] = pymoo_nsga2.NSGA2
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -68,17 +74,18 @@ class NSGA2:
                     break
                 widths = context.problem.space.decode(infills.get("X"))
                 evaluations = context.evaluate(widths, "offspring" if generation else "initial", generation)
-                context.end_generation(generation, selection="nsga2")
+                context.end_generation(generation, selection="nsga2", may_settle=True)
                 rows = [context.archive.row(evaluation.plan_key) for evaluation in evaluations]
                 evaluated = infills[[row is not None for row in rows]]
                 if not len(evaluated):
                     continue
                 evaluated.set("row", [row for row in rows if row is not None])
+                F, CV = context.archive.F, context.archive.CV
                 # The population's values, too: the latency model may have learnt since they were told.
                 for pop in (evaluated, [] if algorithm.pop is None else algorithm.pop):
                     for individual in pop:
                         row = individual.get("row")
-                        individual.set("F", context.archive.F[row]).set("G", context.archive.CV[[row]])
+                        individual.set("F", F[row]).set("G", CV[[row]])
                         individual.evaluated = {"F", "G"}
                 algorithm.tell(infills=evaluated)
         return context.archive
@@ -86,7 +93,7 @@ class NSGA2:
     def _algorithm(self, context: SearchContext) -> Any:
         settings, space = self.settings, context.problem.space
         pop_size = population_size(settings.pop_size, context.budget)
-        algorithm = pymoo_nsga2.NSGA2(
+        algorithm = self.algorithm(
             pop_size=pop_size,
             n_offsprings=settings.n_offsprings or pop_size,
             sampling=space.encode(initial_widths(space, pop_size, context.random_state)),

@@ -11,8 +11,9 @@ from typing import Annotated
 from pydantic import Field
 
 from hwprune.search.archive import Archive
+from hwprune.search.breeding import distinct
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.methods.base import MethodSettings, distinct
+from hwprune.search.methods.base import MethodSettings
 
 
 class Settings(MethodSettings):
@@ -43,7 +44,7 @@ class RandomSearch:
                 if not len(new):
                     break
                 context.evaluate(new, "random", generation)
-                context.end_generation(generation)
+                context.end_generation(generation, may_settle=True)
         return context.archive
 
 

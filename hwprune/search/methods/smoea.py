@@ -327,7 +327,8 @@ class _Group:
             return self.context.evaluate_plans([plans[index]], "picked", generation)[0]
 
         if settings.pick == "tolerance":
-            low, high, seen = 0, len(plans) - 1, {}
+            low, high = 0, len(plans) - 1
+            seen: dict[int, float] = {}
             while low < high and len(seen) < picks - 1:
                 middle = (low + high) // 2
                 seen[middle] = _error(evaluated(middle))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from hwprune.search.archive import Archive
+from hwprune.search.breeding import distinct
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.methods.base import MethodSettings, distinct
+from hwprune.search.methods.base import MethodSettings
 
 
 class Settings(MethodSettings):

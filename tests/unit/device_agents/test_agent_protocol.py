@@ -28,6 +28,7 @@ MEASURE = {
     "warmup_ms_max": 300.0,
     "max_s": 60.0,
     "timeout_s": 3.0,
+    "load": {"rate_hz": None, "busy_ms": 0.0, "cold": False},
 }
 
 
@@ -147,6 +148,8 @@ def test_a_complete_request_is_taken_as_it_is(verb, arguments):
         ("load", {"self_test": {"input": "", "expected": ""}}, "load.self_test: expected an object of expected, input"),
         ("load", {"self_test": {"input": 1, "expected": "", "rtol": 0.1}}, "load.self_test: input: expected a text"),
         ("measure", {"blocks": 2.5}, "measure.blocks: expected an integer"),
+        ("measure", {"load": {"rate_hz": 0, "busy_ms": 0, "cold": False}}, "measure.load: rate_hz: expected a number"),
+        ("measure", {"load": {"rate_hz": None, "busy_ms": 0, "cold": 1}}, "measure.load: cold: expected true or false"),
         ("measure", {"jobs": [{"handle": 1}]}, "measure.jobs: item 0: expected an object"),
     ],
 )

@@ -78,7 +78,7 @@ def test_programs_are_started_from_lists_that_begin_with_a_fixed_name():
     assert starts == {
         "children.py": ["command"],
         "governor.py": ["command"],
-        "host_facts.py": ["loaders[:1]"],
+        "host_facts.py": ["loaders[:1]", "command"],
         "power.py": ["[path, *arguments]"],
     }
 

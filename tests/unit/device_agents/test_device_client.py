@@ -148,7 +148,14 @@ def test_progress_reaches_the_caller():
 
 
 def test_values_are_the_mean_of_their_batch_in_milliseconds():
-    block = {"ns": [40_000, 60_000], "batch": 4, "before_ns": 20_000, "after_ns": 30_000, "energy_uj": None}
+    block = {
+        "ns": [40_000, 60_000],
+        "batch": 4,
+        "before_ns": 20_000,
+        "after_ns": 30_000,
+        "energy_uj": None,
+        "state": None,
+    }
     raw = {"blocks": [block], "warmup_calls": 7, "overhead_ns": 500.0, "energy_missing": "no meter", "error": None}
     with AgentClient(ScriptedTransport(lambda request: [reply(request, {"results": [raw]})])) as client:
         (result,) = client.measure([TimingRequest(1, 0, (16,))])

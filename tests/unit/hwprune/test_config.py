@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwprune.config import Bound, Problem, RunConfig, load_method_settings, load_problem, problem_schema
+from hwprune.config import Bound, Problem, RunConfig, load_method_settings, load_problem, parse_budget, problem_schema
 from hwprune.errors import ConfigError
 
 MINIMAL = "network: {name: resnet_cifar, depth: 20}\ndata: digits\n"
@@ -96,6 +96,7 @@ def test_bound_that_is_no_upper_bound_is_refused(text: object) -> None:
         ("budget: 7", "line 3: 'budget' should be a mapping of keys to values, found 7"),
         ("budget: {evaluations: 2.5}", "'budget.evaluations' should be a valid integer, found 2.5"),
         ("budget: {evaluation: 2}", "did you mean 'budget.evaluations'?"),
+        ("budget: {evaluations: null}", "'budget' should be a number of evaluations or of minutes, found neither"),
         ("seed: -1\nbatch_size: 0", "(and 1 more)"),
         ("objectives: [error, error]", "each objective once"),
         ("objectives: []", "'objectives' should"),
@@ -200,3 +201,22 @@ def test_problem_cannot_be_changed_after_reading(tmp_path: Path) -> None:
 def test_yaml_of_a_problem_lists_every_default(tmp_path: Path) -> None:
     problem, _ = load_problem(write(tmp_path, MINIMAL))
     assert set(yaml.safe_load(problem.to_yaml())) == set(Problem.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "evaluations", "minutes"),
+    [("200", 200, None), ("30min", None, 30.0), ("1.5h", None, 90.0), ("200, 30 min", 200, 30.0), ("2h,9", 9, 120.0)],
+)
+def test_budget_of_the_command_line_is_evaluations_time_or_both(
+    tmp_path: Path, text: str, evaluations: int | None, minutes: float | None
+) -> None:
+    path = tmp_path / "problem.yaml"
+    path.write_text(f"{MINIMAL}budget: {{evaluations: 70, minutes: 5}}\n")
+    problem, _ = load_problem(path, parse_budget(text))
+    assert (problem.budget.evaluations, problem.budget.minutes) == (evaluations, minutes)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2.5", "-3", "30s", "1,2,x"])
+def test_budget_that_is_none_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ConfigError, match="give evaluations"):
+        parse_budget(text)

@@ -11,10 +11,10 @@ from latency_models.shapes import LayerShape, NetworkShapes
 LANES = 16
 
 
-def kernel_ms(shape: LayerShape) -> float:
+def kernel_ms(shape: LayerShape, lanes: int = LANES) -> float:
     """True latency: whole blocks of output channels, memory at 20 GB/s, and a bend where weights leave the cache."""
     c_in, c_out = widths([shape])
-    blocks = padded(c_out, LANES)
+    blocks = padded(c_out, lanes)
     compute = macs(shape.template, c_in, blocks)[0] / (70e6 if shape.height >= 16 else 50e6)
     weights = weight_bytes(shape.template, c_in, blocks)[0]
     memory = (activation_bytes(shape.template, c_in, blocks)[0] + weights) / 20e6

@@ -65,3 +65,17 @@ def test_a_table_survives_json_and_its_digest_ignores_the_order(rows):
 
 def test_another_number_gives_another_digest():
     assert KernelTable({CONV: 1.0}).digest != KernelTable({CONV: 1.5}).digest
+
+
+def test_a_kernel_measured_several_times_is_their_mean_weighed_by_spread():
+    rows = [(CONV, KernelTime(1.0, 0.1)), (POOL, KernelTime(2.0, 0.0)), (CONV, KernelTime(2.0, 0.2))]
+    table = KernelTable.averaged(rows)
+    assert table[CONV].latency_ms == pytest.approx((1.0 * 4 + 2.0) / 5)
+    assert table[CONV].spread_ms > 0.2, "they disagree by far more than each one's spread"
+    assert table[POOL] == KernelTime(2.0, 0.0)
+
+
+def test_measurements_that_agree_are_surer_together():
+    table = KernelTable.averaged([(CONV, KernelTime(1.0, 0.1))] * 4)
+    assert table[CONV].latency_ms == pytest.approx(1.0)
+    assert table[CONV].spread_ms == pytest.approx(0.05)

@@ -37,14 +37,12 @@ def test_ranks_of_equal_values_are_not_a_number():
 
 
 def test_coverage_counts_the_values_inside_the_interval():
-    # The central 90 % of a normal distribution end at 1.645 deviations.
-    assert interval_coverage([1.64, -1.64, 1.65, 0.0], np.zeros(4), np.ones(4)) == 75.0
-    assert interval_coverage([0.9], [0.0], [1.0], level=0.5) == 0.0
+    assert interval_coverage([1.0, 2.0, 3.0, 4.0], [0.9, 2.1, 3.0, 0.0], [1.1, 2.2, 3.5, 3.9]) == 50.0
 
 
-def test_scores_leave_coverage_out_where_there_is_no_spread():
+def test_scores_leave_coverage_out_where_there_are_no_intervals():
     assert "coverage_90" not in scores([1, 2], [1, 2])
-    assert scores([1, 2], [1, 2], [0.1, 0.1])["coverage_90"] == 100
+    assert scores([1, 2], [1.1, 2.1], [0.2, 0.05])["coverage_90"] == 50
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=30), st.integers(2, 5), st.integers(0, 3))
@@ -67,6 +65,9 @@ class Remembers:
     def predict_networks(self, networks):
         return np.array([1.0 if layers in self.seen else 2.0 for layers in networks]), np.ones(len(networks))
 
+    def interval_factor(self, level=0.9):
+        return 2.0
+
 
 def network(width):
     return (LayerShape("dense", width, 10, 1, 1),)
@@ -74,7 +75,9 @@ def network(width):
 
 def test_a_held_out_network_was_never_fitted_on_even_when_measured_twice():
     networks = [(network(width), 1.0) for width in (8, 8, 16, 32)]
-    assert held_out_error(Remembers, networks)["mape"] == 100
+    held_out = held_out_error(Remembers, networks)
+    assert held_out["mape"] == 100
+    assert held_out["coverage_90"] == 100, "1 ms lies within 2 deviations of 2 ms"
 
 
 def test_nothing_can_be_held_out_of_one_network():

@@ -2,8 +2,8 @@ import numpy as np
 from synthetic_device import conv, measured_table, resnet_networks, vgg_networks
 
 from latency_models.network_model import LatencyModel
-from latency_models.sampling import TemplateRange, next_shapes, plan_profile, ranges_of
-from latency_models.shapes import LayerShape
+from latency_models.sampling import TemplateRange, next_networks, next_shapes, plan_profile, ranges_of
+from latency_models.shapes import LayerShape, NetworkShapes
 
 LARGE = TemplateRange(conv(0, 0, 32), (16, 64), (4, 64), count=9)
 SMALL = TemplateRange(LayerShape("dense", 0, 0, 1, 1), (8, 64), (10, 10))
@@ -97,3 +97,22 @@ def test_what_a_model_asks_for_makes_it_surer():
     asked = sum(before.predict(s.template, np.array([s.in_channels]), np.array([s.out_channels]))[1][0] for s in more)
     known = sum(after.predict(s.template, np.array([s.in_channels]), np.array([s.out_channels]))[1][0] for s in more)
     assert known < asked
+
+
+def test_the_most_doubtful_network_comes_first_and_its_likeness_waits():
+    shapes = resnet_networks(12, seed=3)
+    twin = NetworkShapes(
+        shapes.templates,
+        np.vstack([shapes.in_channels, shapes.in_channels[5]]),
+        np.vstack([shapes.out_channels, shapes.out_channels[5]]),
+    )
+    doubt = np.full(13, 0.01)
+    doubt[[5, 12]] = [0.03, 0.029]
+    chosen = next_networks(doubt, twin, 12)
+    assert chosen[0] == 5
+    assert 12 not in chosen, "the twin tells nothing new"
+    assert len(set(chosen)) == 12
+
+
+def test_no_more_networks_are_chosen_than_there_are():
+    assert sorted(next_networks(np.ones(3), resnet_networks(3), 10)) == [0, 1, 2]

@@ -147,7 +147,7 @@ class Fragile(nn.Module):
 def test_without_a_program_candidates_run_themselves_and_fail_as_data(problem: Problem, bench: Workbench) -> None:
     torch.manual_seed(0)
     network = Fragile().eval()
-    groups = build_groups(network, bench.example_input, protect=["two"])
+    groups = build_groups(network, bench.example_input)
     scorer = scorer_of(problem, bench.data, bench.task, network, groups)
     assert scorer is not None
     assert (scorer.program, scorer.sharing) == (None, None)

@@ -46,6 +46,26 @@ def test_long_work_says_now_and_then_how_much_is_left(
     assert capsys.readouterr().err == "measuring: 2/4, 12 s left\nmeasuring: 2/4 in 30 s\n"
 
 
+def test_live_view_is_no_part_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(terminal=False).progress(1, "searching") as steps:
+        steps.show(["hypervolume 0.1", "2 s left"])
+    assert capsys.readouterr().err == "searching: 0/1 in 0 s\n"
+
+
+def test_lines_of_the_live_view_stand_below_the_progress() -> None:
+    from rich.console import Console as Terminal
+
+    with module._bar() as progress:
+        steps = module._Bar(progress, progress.add_task("searching", total=2, note=""))
+        steps.show(["hypervolume 0.1", "2 s left"])
+        shown = Terminal(width=80, file=io.StringIO(), force_terminal=False)
+        for part in progress.get_renderables():
+            shown.print(part)
+    lines = shown.file.getvalue().splitlines()
+    assert lines[0].startswith("searching")
+    assert [line.strip() for line in lines[1:]] == ["hypervolume 0.1", "2 s left"]
+
+
 def test_work_of_unknown_length_counts_only(capsys: pytest.CaptureFixture[str]) -> None:
     with Console(terminal=False).progress(None, "waiting") as steps:
         steps.advance(2)
@@ -76,6 +96,42 @@ def test_on_a_terminal_a_bar_shows_steps_and_note(monkeypatch: pytest.MonkeyPatc
     assert "loss 0.5" in shown
     assert "an epoch is over" in shown
     assert "\x1b[3" not in shown  # NO_COLOR: no colour codes
+
+
+def test_on_a_terminal_every_part_has_a_line_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with Console().side_by_side(["pi4", "pi5"]) as consoles:
+        with consoles["pi4"].progress(4, "measuring") as steps:
+            steps.advance(3, "calm")
+        consoles["pi5"].warn("it is away")
+        time.sleep(0.15)
+    shown = screen.getvalue()
+    assert "pi4: measuring" in shown
+    assert "3/4" in shown
+    assert "calm" in shown
+    assert "pi5: waits" in shown
+    assert "warning: pi5: it is away" in shown
+
+
+def test_without_a_terminal_lines_of_parts_begin_with_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        Console(terminal=False).side_by_side(["pi4", "pi5"]) as consoles,
+        consoles["pi4"].progress(2, "measuring") as one,
+        consoles["pi5"].progress(3, "measuring") as other,
+    ):
+        one.advance(2)
+        other.advance(1)
+        consoles["pi4"].info("is done")
+    assert capsys.readouterr().err.splitlines() == [
+        "pi4: is done",
+        "pi5: measuring: 1/3 in 0 s",
+        "pi4: measuring: 2/2 in 0 s",
+    ]
 
 
 def test_failing_work_closes_its_bar_and_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,12 +110,33 @@ def test_a_library_asks_for_no_other_library_and_no_version(kernels, fields, thr
     if not shutil.which("readelf"):
         pytest.skip("needs binutils")
     artifact, _, _ = compiled(kernels, fields, threads, name)
+    assert asked_for(artifact) <= (FROM_OUTSIDE | THREADS_FROM_OUTSIDE if threads > 1 else FROM_OUTSIDE)
+
+
+def asked_for(artifact):
+    """Functions that a library asks for; of whatever library, in whatever version."""
     command = ["readelf", "--wide", "--dynamic", "--dyn-syms", "--version-info", artifact.path]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "NEEDED" not in text
     assert "GLIBC" not in text
-    undefined = set(re.findall(r"\bUND (\w+)$", text, re.MULTILINE))
-    assert undefined <= (FROM_OUTSIDE | THREADS_FROM_OUTSIDE if threads > 1 else FROM_OUTSIDE)
+    return set(re.findall(r"\bUND (\w+)$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("fields", [X86, AARCH64], ids=["x86_64", "aarch64"])
+def test_a_timeline_asks_for_the_time_alone(kernels, fields, threads):
+    if not shutil.which("readelf"):
+        pytest.skip("needs binutils")
+    target = CpuTarget.from_dict(fields, threads)
+    try:
+        target.compiler_command()
+    except CompileError as error:
+        pytest.skip(str(error))
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)).eval()
+    compiler = Compiler(target, kernels)
+    timeline = compiler.timeline(compiler.resident(trace(module, torch.zeros(1, 3, 8, 8), target), module, [module]))
+    allowed = FROM_OUTSIDE | {"clock_gettime"} | (THREADS_FROM_OUTSIDE if threads > 1 else set())
+    assert "clock_gettime" in asked_for(timeline.artifact) <= allowed
 
 
 @pytest.mark.parametrize("threads", [1, 2])

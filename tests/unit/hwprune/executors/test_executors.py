@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from hwprune.errors import ConfigError
 from hwprune.executors import Alone, Parcel, Processes, open_team, size_of, threads_for
@@ -38,6 +37,8 @@ def die_once(mark: Path) -> str:
 
 
 def threads() -> int:
+    import torch  # takes seconds, which every process that is started for these tests would spend
+
     return torch.get_num_threads()
 
 

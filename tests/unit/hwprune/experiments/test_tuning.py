@@ -42,7 +42,7 @@ def test_a_point_is_tuned_alike_everywhere(bench: Workbench, tmp_path: Path) -> 
     module = bench.slicer.cut(plan)
     torch.set_num_threads(1)
     training.finetune(module, bench.task, SETTINGS, teacher=bench.dense)
-    expected = tuning.tuned(module.eval(), bench.task, None)
+    expected = tuning.tuned(module.eval(), plan, bench.task, None)
     assert expected.weights != weights
     with Processes(1, 1) as processes:
         for executor in (Alone(), processes):

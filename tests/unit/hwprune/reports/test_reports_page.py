@@ -7,6 +7,9 @@ from pathlib import Path
 from hwprune.records import Front
 from hwprune.reports import picture
 from hwprune.reports.page import render
+from latency_models.kernel_table import KernelTable
+from latency_models.network_model import LatencyModel
+from latency_models.shapes import LayerShape
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -54,6 +57,23 @@ def test_page_needs_nothing_from_outside(front: Front, save: Callable[[Front], P
     assert len(reader.addresses) == 4
     assert all(address.startswith("data:image/svg+xml;base64,") for address in reader.addresses)
     assert not re.search(r"<(script|link)", (folder / "report.html").read_text())
+
+
+def conv(c_in: int, c_out: int) -> LayerShape:
+    return LayerShape("conv2d", c_in, c_out, 8, 8, (3, 3), padding=(1, 1))
+
+
+def test_page_shows_the_device_as_it_was_profiled(front: Front, save: Callable[[Front], Path]) -> None:
+    folder = save(front)
+    kernels = KernelTable({conv(c_in, c_out): 1e-5 * c_in * c_out for c_in in (8, 16) for c_out in (4, 8, 16, 32)})
+    networks = [((conv(8, width), conv(width, 32)), 4e-4 * width) for width in (4, 8, 16, 32)]
+    (folder / "latency_model.json").write_text(LatencyModel.fit(kernels, networks).to_json())
+    render(folder)
+    assert len(read(folder).addresses) == 5
+    assert "models that had not seen them" in " ".join(read(folder).text.split())
+    (folder / "latency_model.json").write_text("{")
+    render(folder)
+    assert len(read(folder).addresses) == 4
 
 
 def test_page_tells_what_a_stranger_asks(front: Front, save: Callable[[Front], Path]) -> None:

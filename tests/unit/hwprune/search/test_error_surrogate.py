@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from hwprune.search.surrogate import ErrorSurrogate, WidthFeatures
+from hwprune.search.features import WidthFeatures
+from hwprune.search.regressors import Kind
+from hwprune.search.surrogate import Surrogate
 from hwprune.search.synthetic import staircase_problem, width_plan
 from latency_models.shapes import LayerShape, NetworkShapes
 
@@ -16,27 +18,59 @@ def sample(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["forest", "boosting", "gaussian_process", "ridge"])
-def test_surrogate_ranks_candidates_that_it_never_saw(kind: str) -> None:
-    surrogate = ErrorSurrogate(WidthFeatures(PROBLEM), kind, forest_trees=50).fit(  # type: ignore[arg-type]
-        *sample(120, 0), np.random.default_rng(0)
-    )
+def test_surrogate_ranks_candidates_that_it_never_saw(kind: Kind) -> None:
+    surrogate = Surrogate(PROBLEM, "error", kind, forest_trees=50).fit(*sample(120, 0), np.random.default_rng(0))
     widths, errors = sample(200, 1)
     predicted = surrogate.predict(widths)
-    assert kendalltau(predicted, errors).statistic > 0.6
-    assert surrogate.tau == pytest.approx(kendalltau(predicted, errors).statistic, abs=0.15)
-    assert surrogate.mean_absolute_error == pytest.approx(np.abs(predicted - errors).mean(), rel=0.5)
+    middle = predicted[:, predicted.shape[1] // 2]
+    assert kendalltau(middle, errors).statistic > 0.6
+    assert surrogate.tau == pytest.approx(kendalltau(middle, errors).statistic, abs=0.15)
+    assert surrogate.mean_absolute_error == pytest.approx(np.abs(middle - errors).mean(), rel=0.5)
     assert ((predicted > 0) & (predicted < 1)).all()
+    assert (np.diff(predicted, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["forest", "boosting", "gaussian_process", "ridge"])
+def test_spread_is_that_of_what_comes_true(kind: Kind) -> None:
+    surrogate = Surrogate(PROBLEM, "error", kind, forest_trees=50).fit(*sample(120, 0), np.random.default_rng(0))
+    widths, errors = sample(300, 2)
+    predicted = surrogate.predict(widths)
+    inside = ((predicted[:, 0] < errors) & (errors < predicted[:, -1])).mean()  # the quantiles at 1/14 and 13/14
+    assert 0.7 < inside <= 1.0
+
+
+@pytest.mark.parametrize("kind", ["forest", "gaussian_process"])
+def test_joint_prediction_is_the_single_one_until_something_is_assumed(kind: Kind) -> None:
+    surrogate = Surrogate(PROBLEM, "error", kind, forest_trees=20).fit(*sample(60, 0), np.random.default_rng(0))
+    widths, _ = sample(30, 1)
+    joint = surrogate.joint(widths)
+    assert joint.values == pytest.approx(surrogate.predict(widths), rel=1e-3)
+    joint.assume(0)
+    assert np.ptp(joint.values[0]) < 1e-2 * np.ptp(surrogate.predict(widths)[0])
+
+
+def test_evaluations_beyond_interest_count_less() -> None:
+    widths, errors = sample(60, 0)
+    bad = errors > np.quantile(errors, 0.7)
+    wrong = np.where(bad, 0.9, errors)
+    new, true = sample(200, 1)
+    good = true < np.median(true)
+
+    def miss(limit: float) -> float:
+        surrogate = Surrogate(PROBLEM).fit(widths, wrong, np.random.default_rng(0), limit)
+        return float(np.abs(surrogate.predict(new[good])[:, 3] - true[good]).mean())
+
+    assert miss(float(errors[~bad].max())) < miss(np.inf)
 
 
 def test_noise_is_not_believed() -> None:
     widths, _ = sample(100, 0)
     noise = np.random.default_rng(5).uniform(0.1, 0.9, 100)
-    surrogate = ErrorSurrogate(WidthFeatures(PROBLEM)).fit(widths, noise, np.random.default_rng(0))
-    assert abs(surrogate.tau) < 0.3
+    assert abs(Surrogate(PROBLEM).fit(widths, noise, np.random.default_rng(0)).tau) < 0.3
 
 
 def test_too_few_or_equal_errors_are_not_believed() -> None:
-    surrogate = ErrorSurrogate(WidthFeatures(PROBLEM))
+    surrogate = Surrogate(PROBLEM)
     widths, errors = sample(9, 0)
     assert surrogate.fit(widths, errors, np.random.default_rng(0)).tau == 0.0
     widths, _ = sample(20, 0)
@@ -45,25 +79,26 @@ def test_too_few_or_equal_errors_are_not_believed() -> None:
 
 def test_errors_beyond_one_are_learnt_as_they_are() -> None:
     widths, errors = sample(120, 0)
-    surrogate = ErrorSurrogate(WidthFeatures(PROBLEM)).fit(widths, 40 * errors, np.random.default_rng(0))
+    surrogate = Surrogate(PROBLEM).fit(widths, 40 * errors, np.random.default_rng(0))
     assert surrogate.predict(widths).max() > 1
     assert surrogate.tau > 0.6
 
 
 def test_same_seed_same_predictions() -> None:
     widths, errors = sample(60, 0)
-    first, second = (
-        ErrorSurrogate(WidthFeatures(PROBLEM)).fit(widths, errors, np.random.default_rng(3)).predict(widths)
-        for _ in range(2)
-    )
+    first, second = (Surrogate(PROBLEM).fit(widths, errors, np.random.default_rng(3)).predict(widths) for _ in range(2))
     assert np.array_equal(first, second)
 
 
-def test_gaussian_process_learns_from_no_more_rows_than_allowed() -> None:
+def test_gaussian_process_learns_from_no_more_rows_than_allowed_and_from_the_best() -> None:
     widths, errors = sample(100, 0)
-    surrogate = ErrorSurrogate(WidthFeatures(PROBLEM), "gaussian_process", gaussian_process_max_rows=30)
-    surrogate.fit(widths, errors, np.random.default_rng(0))
-    assert [len(model.X_train_) for model in surrogate._models] == [30] * 5
+    surrogate = Surrogate(PROBLEM, gaussian_process_max_rows=30)
+    surrogate.fit(widths, errors, np.random.default_rng(0), limit=float(errors.min()) + 1e-6)
+    best = np.argsort(errors)[:30]
+    again = Surrogate(PROBLEM).fit(
+        widths[np.sort(best)], errors[np.sort(best)], np.random.default_rng(0), float(errors.min()) + 1e-6
+    )
+    assert surrogate.predict(widths) == pytest.approx(again.predict(widths))
 
 
 def chain(widths: np.ndarray) -> NetworkShapes:

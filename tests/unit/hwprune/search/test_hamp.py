@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwprune.records import Score
 from hwprune.search import methods
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import Generation, SearchContext
@@ -52,8 +53,14 @@ def test_default_budget_of_the_specification_is_thirty_generations_of_twenty() -
     problem = staircase_problem(blocks_per_stage=2)
     context = SearchContext(problem, 740, np.random.default_rng(0))
     settings = {"n_gen": 3, "pop_size": 20, "tau_min": 1.0}  # the same number is spent with and without a surrogate
-    archive = methods.build("hamp", settings).run(context)
+    archive = methods.build("hamp", {**settings, "proposal": "investment"}).run(context)
     assert len(archive) == 20 + 3 * (20 + 4)
+
+
+def test_generations_of_proposals_by_expected_gain_are_small() -> None:
+    problem = staircase_problem(blocks_per_stage=2)
+    context = SearchContext(problem, 740, np.random.default_rng(0))
+    assert len(methods.build("hamp", {"n_gen": 3, "pop_size": 20}).run(context)) == 20 + 3 * (4 + 4)
 
 
 def test_hamp_beats_its_controls_on_a_staircase_of_27_groups() -> None:
@@ -76,7 +83,10 @@ SWITCHES: list[dict[str, Any]] = [
     {"selection": "nsga2"},
     {"selection": "operator_portfolio"},
     {"selection": "operator_portfolio", "op_rule": "probability_matching"},
+    {"proposal": "investment"},
+    {"selection": "nsga2", "proposal": "expected_hypervolume"},
     {"encoding": "layer_threshold"},
+    {"surrogate": "forest", "forest_trees": 20},
     {"surrogate": "boosting"},
     {"surrogate": "gaussian_process", "gaussian_process_max_rows": 30},
     {"surrogate": "ridge"},
@@ -94,7 +104,7 @@ def test_every_switch_spends_the_budget_and_improves_on_its_start(settings: dict
     problem = staircase_problem(blocks_per_stage=2)
     ref_point = reference_point(problem)
     start = Archive(problem.objectives)
-    archive = run(problem, 50, pop_size=10, ls_steps=3, ls_neighbours_max=48, forest_trees=20, **settings)
+    archive = run(problem, 50, pop_size=10, ls_steps=3, ls_neighbours_max=48, **settings)
     for evaluation in archive.evaluations[:10]:
         assert evaluation.origin == "initial"
         start.add(evaluation)
@@ -134,6 +144,26 @@ def test_any_set_of_objectives_is_searched(objectives: tuple[str, ...]) -> None:
     problem = replace(staircase_problem(blocks_per_stage=2), objectives=objectives)
     archive = run(problem, 40, pop_size=10, forest_trees=20)
     assert archive.F.shape == (40, len(objectives))
+
+
+def test_accuracies_of_earlier_searches_take_the_place_of_the_start() -> None:
+    problem = staircase_problem(blocks_per_stage=2)
+    earlier = run(problem, 40)
+    known = [(found.widths, found.plan_key, Score(found.metric)) for found in earlier.evaluations]
+
+    class Remembers:
+        def scores(self, plans: Any, bars: Any) -> Any:
+            return (Score(problem.accuracy(plan)) for plan in plans)
+
+        def known(self) -> Any:
+            return known
+
+    context = SearchContext(replace(problem, judge=Remembers()), 8, np.random.default_rng(1))
+    archive = methods.build("hamp", {"recall": True}).run(context)
+    assert len(archive) == 48
+    assert {found.origin for found in archive.evaluations[40:]} <= {"offspring", "local_search"}
+    ref_point = reference_point(problem)
+    assert archive.hypervolume(ref_point) > earlier.hypervolume(ref_point)
 
 
 def test_space_that_is_used_up_ends_the_search() -> None:

@@ -4,13 +4,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwprune.search.local_search import LocalSearch, Score
+from hwprune.search.archive import violation
+from hwprune.search.local_search import LocalSearch, Score, cost_slopes
 from hwprune.search.problem import SearchProblem
 from hwprune.search.space import SearchSpace
 from hwprune.search.synthetic import staircase_problem, width_plan
 
 PROBLEM = staircase_problem(blocks_per_stage=2)
 MOVES = LocalSearch(steps=50, quanta=(1, 2, 4), sigma=0.05, neighbours_max=64)
+
+
+def values_of(problem: SearchProblem, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True objectives and constraint violations."""
+    values = {**problem.cheap(widths), "error": errors_of(widths)}
+    return np.column_stack([values[name] for name in problem.objectives]), violation(
+        values, problem.bounds, len(widths)
+    )
 
 
 def errors_of(widths: np.ndarray) -> np.ndarray:
@@ -21,28 +30,33 @@ def nothing_seen(widths: np.ndarray) -> np.ndarray:
     return np.zeros(len(widths), dtype=bool)
 
 
+def around_of(problem: SearchProblem, widths: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return MOVES.around(problem.space, widths, cost_slopes(problem), np.random.default_rng(seed))
+
+
 def score_of(weights: list[list[float]], problem: SearchProblem = PROBLEM) -> Score:
     ends = np.vstack([problem.space.sizes, problem.space.smallest])
-    F, _ = problem.predict(ends, errors_of(ends))
+    F, _ = values_of(problem, ends)
     return Score(np.array(weights), F.min(axis=0), F.max(axis=0))
 
 
 def climb(starts: np.ndarray, weights: list[list[float]], search: LocalSearch = MOVES, **more: Any) -> Any:
-    arguments = {"problem": PROBLEM, "seen": nothing_seen, **more}
-    return search.climb(
-        arguments["problem"],
-        errors_of,
-        starts,
-        score_of(weights, arguments["problem"]),
-        arguments["seen"],
-        np.random.default_rng(0),
-    )
+    problem, seen = more.get("problem", PROBLEM), more.get("seen", nothing_seen)
+    score = score_of(weights, problem)
+
+    def judge(widths: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        F, CV = values_of(problem, widths)
+        return score(F, owner) + 1e6 * CV
+
+    return search.climb(problem, judge, starts, seen, np.random.default_rng(0))
 
 
 def test_neighbours_are_other_levels_within_the_space() -> None:
     space = PROBLEM.space
     widths = np.array([16, 2, 18, 32, 6, 40])
-    around = MOVES.around(PROBLEM, widths, np.random.default_rng(0))
+    around, owner = around_of(PROBLEM, np.vstack([widths, space.sizes]))
+    assert sorted(set(owner.tolist())) == [0, 1]
+    around = around[owner == 0]
     assert 0 < len(around) <= 64
     assert (around != widths).any(axis=1).all()
     assert (around % space.round_to == 0).all()
@@ -50,24 +64,35 @@ def test_neighbours_are_other_levels_within_the_space() -> None:
     assert (around <= space.sizes).all()
 
 
+def test_groups_of_many_levels_move_far_too() -> None:
+    space = SearchSpace.of([8, 640], round_to=1, pruning_ratio_max=0.9)
+    widths = np.array([4, 320])
+    moved = np.unique(np.abs(MOVES._singles(space, widths, 100, np.random.default_rng(0)) - widths)[:, 1])
+    assert moved.tolist() == [0, 1, 2, 4, 36, 72, 144]
+
+
+def test_space_without_cheap_objectives_has_neighbours_too() -> None:
+    problem = replace(PROBLEM, costs=lambda widths: {})
+    assert not cost_slopes(problem).any()
+    assert len(around_of(problem, np.array([[8, 8, 16, 16, 32, 32]]))[0]) > 20
+
+
 def test_pair_moves_leave_the_latency_about_equal() -> None:
     problem = staircase_problem(blocks_per_stage=2, latency_step=2)
     widths = np.array([8, 8, 16, 16, 32, 32])
-    random_state = np.random.default_rng(0)
-    singles = MOVES._singles(problem, widths, 100, random_state)
-    pairs = MOVES._pairs(problem, widths, singles, 12, random_state)
-    latency = problem.cheap(np.vstack([widths, singles, pairs]))["latency"]
-    change = np.abs(latency[1:] - latency[0])
-    assert ((pairs > widths).sum(axis=1) == 1).all()
-    assert ((pairs < widths).sum(axis=1) == 1).all()
-    assert change[len(singles) :].max() < np.median(change[: len(singles)])
+    singles = MOVES._singles(problem.space, widths, 100, np.random.default_rng(0))
+    around, _ = around_of(problem, widths[None])
+    pairs = around[((around > widths).sum(axis=1) == 1) & ((around < widths).sum(axis=1) == 1)]
+    change = [np.abs(np.diff(problem.cheap(np.vstack([widths, row]))["latency"])).item() for row in (*singles, *pairs)]
+    assert len(pairs) >= 4
+    assert np.median(change[len(singles) :]) < 0.5 * np.median(change[: len(singles)])
 
 
 def test_pair_moves_stay_on_levels_where_the_dense_width_is_none() -> None:
     space = SearchSpace.of([10, 10], round_to=4, pruning_ratio_max=0.9)
     problem = replace(PROBLEM, space=space, costs=lambda widths: {"latency": widths.sum(axis=1) * 1.0})
     for seed in range(20):
-        around = MOVES.around(problem, np.array([8, 8]), np.random.default_rng(seed))
+        around, _ = around_of(problem, np.array([[8, 8]]), seed)
         assert np.isin(around, [4, 8, 10]).all()
 
 
@@ -93,9 +118,7 @@ def test_end_is_never_worse_than_the_start() -> None:
         weights = random_state.dirichlet(np.ones(3), size=1)
         score = score_of(weights.tolist())
         ends, _ = climb(start, weights.tolist())
-        values = [
-            score(PROBLEM.predict(widths, errors_of(widths))[0], np.array([0])).item() for widths in (start, ends)
-        ]
+        values = [score(values_of(PROBLEM, widths)[0], np.array([0])).item() for widths in (start, ends)]
         assert values[1] <= values[0]
 
 
@@ -129,12 +152,9 @@ def test_plateau_is_crossed_only_where_that_is_wanted(sideways: bool, moves: int
     flat = replace(PROBLEM, costs=lambda widths: {"latency": np.ones(len(widths)), "peak_memory": np.ones(len(widths))})
     search = LocalSearch(5, (1,), 0.05, 64, sideways=sideways)
     score = Score(np.ones((1, 3)), np.zeros(3), np.ones(3))
-    _, made = search.climb(
-        flat,
-        lambda widths: np.full(len(widths), 0.5),
-        PROBLEM.space.sizes[None],
-        score,
-        nothing_seen,
-        np.random.default_rng(0),
-    )
+
+    def judge(widths: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        return score(np.full((len(widths), 3), 0.5), owner)
+
+    _, made = search.climb(flat, judge, PROBLEM.space.sizes[None], nothing_seen, np.random.default_rng(0))
     assert made == moves

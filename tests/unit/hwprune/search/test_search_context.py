@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hwprune.records import Evaluation
+from hwprune.search import methods
 from hwprune.search.evaluation import BudgetExhausted, Generation, NothingEvaluatedError, Progress, SearchContext
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem
-from hwprune.search.synthetic import staircase_problem
+from hwprune.search.synthetic import reference_point, staircase_problem
 
 WIDTHS = np.array([[16, 32, 64], [8, 16, 32], [4, 8, 16], [2, 4, 8]])
 
@@ -95,6 +96,36 @@ def test_generations_are_reported_with_their_times() -> None:
     assert told[0].seconds >= told[0].evaluating_s > 0
     assert told[1].evaluating_s == 0
     assert told[0].front_size == len(context.archive.front())
+    assert told[0].hypervolume == context.hypervolume
+
+
+def test_reference_point_is_the_dense_network_with_some_error_more() -> None:
+    context = context_of()
+    context.evaluate(context.problem.space.sizes[None], "initial", 0)
+    assert np.array_equal(context.ref_point, reference_point(context.problem))
+    other = context_of(problem=replace(context.problem, ref_point=(0.5, 2.0, 3.0)))
+    assert other.ref_point.tolist() == [0.5, 2.0, 3.0]
+
+
+def test_search_ends_when_its_hypervolume_has_settled() -> None:
+    context = context_of(budget=60, settle_after=10, problem=staircase_problem(blocks_per_stage=1, latency_step=2))
+    space = context.problem.space
+    with context.until_spent():
+        context.evaluate(space.sizes[None], "initial", 0)
+        context.evaluate(np.array([[12, 24, 48]]), "initial", 0)
+        assert context.hypervolume > 0
+        for generation in range(1, 9):  # nothing of it is any good
+            context.evaluate(np.array([[2 * generation, 4, 8], [2 * generation, 6, 8]]), "offspring", generation)
+            context.end_generation(generation, may_settle=True)
+    assert context.settled
+    assert context.spent == 14
+
+
+def test_search_whose_hypervolume_grows_goes_on() -> None:
+    context = context_of(budget=40, settle_after=10, problem=staircase_problem(blocks_per_stage=3))
+    methods.build("hamp").run(context)
+    assert not context.settled
+    assert context.spent == 40
 
 
 class Doubling:

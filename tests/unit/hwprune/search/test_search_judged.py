@@ -78,7 +78,7 @@ def test_all_bars_of_a_generation_are_those_before_it() -> None:
 
 def test_evaluations_tell_who_was_given_up_and_fronts_hold_none_of_them() -> None:
     context = context_of(Half())
-    methods.build("hamp").run(context)
+    methods.build("nsga2").run(context)
     partial = [found for found in context.archive.evaluations if found.images is not None]
     assert context.given_up == len(partial) > 0
     assert all(found.images is None for found in context.archive.front())
@@ -97,15 +97,15 @@ class Interrupted(Half):
 
 def test_a_judged_search_goes_on_where_it_was_interrupted_and_ends_the_same(tmp_path: Path) -> None:
     whole = context_of(Half())
-    methods.build("hamp").run(whole)
+    methods.build("nsga2").run(whole)
     journal = Journal(tmp_path / "journal.jsonl")
     with pytest.raises(KeyboardInterrupt):
-        methods.build("hamp").run(context_of(Interrupted(), journal=journal))
+        methods.build("nsga2").run(context_of(Interrupted(), journal=journal))
     journal.close()
     journal = Journal(tmp_path / "journal.jsonl")
     judge = Half()
     resumed = context_of(judge, journal=journal)
-    methods.build("hamp").run(resumed)
+    methods.build("nsga2").run(resumed)
     journal.close()
     assert told(resumed) == told(whole)
     assert len(judge.asked) == 60 - 29
@@ -158,7 +158,10 @@ def test_who_was_given_up_and_comes_to_the_front_sees_the_whole_split(tmp_path: 
 
 def known_of(*widths: tuple[int, ...], key: str | None = None) -> list[tuple[tuple[int, ...], str, Score]]:
     plans = [WidthPlan(row) for row in widths]
-    return [(plan.widths, key or plan.key, Score(PROBLEM.accuracy(plan), stored=True)) for plan in plans]
+    metrics = [PROBLEM.accuracy(plan) if len(plan.widths) == len(DENSE) else 0.5 for plan in plans]
+    return [
+        (plan.widths, key or plan.key, Score(metric, stored=True)) for plan, metric in zip(plans, metrics, strict=True)
+    ]
 
 
 def test_recall_takes_over_what_fits_and_costs_nothing() -> None:
@@ -170,9 +173,15 @@ def test_recall_takes_over_what_fits_and_costs_nothing() -> None:
     assert (context.spent, len(context.archive), judge.asked) == (0, 2, [])
     context.evaluate(np.array([HALF]), "initial", 0)
     assert (context.spent, context.repeated) == (0, 1)
-    assert context.archive.F[0] == pytest.approx(
-        PROBLEM.predict(np.array([HALF]), np.array([1 - PROBLEM.accuracy(WidthPlan(HALF))]))[0][0]
-    )
+    costs = {name: value.item() for name, value in PROBLEM.cheap(np.array([HALF])).items()}
+    assert recalled[0].objectives == {**costs, "error": pytest.approx(1 - PROBLEM.accuracy(WidthPlan(HALF)))}
+
+
+def test_what_was_recalled_is_recalled_once() -> None:
+    context = context_of(Half(known_of(HALF, THIN)))
+    context.recall()
+    context.recall()
+    assert len(context.archive) == 2
 
 
 def test_a_resumed_search_recalls_what_it_did_when_it_began() -> None:

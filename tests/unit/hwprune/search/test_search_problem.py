@@ -95,14 +95,6 @@ def test_bug_of_ours_is_no_data() -> None:
         evaluate(problem_with(accuracy=accuracy))
 
 
-def test_prediction_puts_objectives_in_order_and_sees_constraints_on_the_error() -> None:
-    problem = problem_with(bounds={"error": 0.1, "latency": 1.0}, objectives=("latency", "error"))
-    F, CV = problem.predict(DENSE[None], np.array([0.2]))
-    latency = problem.cheap(DENSE[None])["latency"]
-    assert F.tolist() == [[latency.item(), 0.2]]
-    assert CV.item() == pytest.approx(1.0 + max(latency.item() - 1.0, 0))
-
-
 def test_bounds_are_read_by_name_and_by_column() -> None:
     assert parse_bounds({"latency_ms": "<= 1.2", "macs": "<=3e6", "error": " <= 0.1 "}) == {
         "latency": 1.2,

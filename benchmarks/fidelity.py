@@ -1,0 +1,186 @@
+"""How far a measured number can be relied on: its spread from run to run, and whether differences are real.
+
+    python benchmarks/fidelity.py [--quick]
+
+Dense ResNet-20 (32x32x3), one thread. *Spread*: the agent's estimate and TVM's ``time_evaluator`` (mean and minimum)
+on the same library, in turns and at equal time, first as the computer is, then with a busy loop on every core.
+*Differences*: the library against itself, loaded twice, and against one with some wider layers that takes 5 % longer,
+by pairs of blocks (``hwprune.measurement.pairs``). All figures in percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tvm
+from agreement import on_cores
+from conditions import print_conditions, print_result
+
+from device_agents.client import AgentClient, TimingRequest
+from hwprune.cli.console import Console
+from hwprune.compilation.targets import CpuTarget
+from hwprune.config import Problem
+from hwprune.experiments.devices import LOCAL, find
+from hwprune.experiments.home import Home
+from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.pairs import compare
+from hwprune.measurement.trust import grade, reference_level_ms
+from hwprune.records import Artifact
+
+REPEATS, REPEATS_QUICK = 30, 12
+COMPARISONS, COMPARISONS_QUICK = 200, 100
+#: Libraries loaded anew after so many comparisons: where pages fall is part of the question.
+COMPARISONS_A_LOAD = 20
+SLOWER = 1.05
+
+PROBLEM = {
+    "network": {"name": "resnet_cifar", "depth": 20},
+    "data": {"name": "digits", "size": 32, "channels": 3},
+    "evaluation": {"threads": 1},
+}
+
+
+def main() -> None:
+    """Measure, print a table and the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=f"{COMPARISONS_QUICK} comparisons, not {COMPARISONS}")
+    quick = parser.parse_args().quick
+    repeats, count = (REPEATS_QUICK, COMPARISONS_QUICK) if quick else (REPEATS, COMPARISONS)
+    print_conditions()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        device = find(home, LOCAL)
+        bench = Workbench.open(Problem.model_validate(PROBLEM), CpuTarget.from_dict(device.target), with_weights=False)
+        with open_session(home, device, Console()) as session:
+            dense = session.compiler.network(bench.graph, bench.dense)
+            quiet = spreads(session, bench, dense, repeats)
+            tell("quiet", quiet)
+            with busy_cores():
+                loaded = spreads(session, bench, dense, repeats)
+            tell("every core busy", loaded)
+            narrower, ratio = slower_by(session, bench, dense)
+            print(f"the slower library takes {ratio:.3f} times as long")
+            alarms = share_found(session, dense, dense, count)
+            recall = share_found(session, narrower, dense, count)
+    print(f"the same against itself: {alarms:.1f} % false alarms; {SLOWER - 1:.0%} slower: {recall:.1f} % found")
+    print_result(
+        {
+            "benchmark": "fidelity",
+            "cv_quiet": quiet["agent"],
+            "cv_loaded": loaded["agent"],
+            "time_evaluator_cv_loaded": loaded["time_evaluator mean"],
+            "time_evaluator_min_cv_loaded": loaded["time_evaluator minimum"],
+            "time_evaluator_cv_quiet": quiet["time_evaluator mean"],
+            "false_alarms": alarms,
+            "recall": recall,
+            "slower_ratio": ratio,
+            "repeats": repeats,
+            "comparisons": count,
+        }
+    )
+
+
+def spreads(session: DeviceSession, bench: Workbench, library: Artifact, repeats: int) -> dict[str, float]:
+    """Coefficient of variation of each estimate over the repeats, in percent."""
+    estimates: dict[str, list[float]] = {"agent": [], "time_evaluator mean": [], "time_evaluator minimum": []}
+    handle = load(session, library)
+    device = tvm.cpu()
+    x = bench.example_input.numpy()
+    arguments = tvm.runtime.tensor(x, device), tvm.runtime.tensor(np.zeros((1, 10), np.float32), device)
+    module = tvm.runtime.load_module(str(library.path))
+    level_ms: float | None = None
+    for _ in range(repeats):
+        started = time.perf_counter()
+        latency_ms, level_ms = agent_estimate(session.measurer.client, handle, level_ms)
+        spent_s = time.perf_counter() - started
+        estimates["agent"].append(latency_ms)
+        calls = max(10, round(spent_s / (latency_ms / 1e3)))
+        with on_cores(session.device.cores):
+            found = module.time_evaluator("main", device, number=max(1, calls // 10), repeat=10)(*arguments)
+        estimates["time_evaluator mean"].append(found.mean)
+        estimates["time_evaluator minimum"].append(min(found.results))
+    session.measurer.client.unload(handle)
+    return {name: 100 * float(np.std(values) / np.mean(values)) for name, values in estimates.items()}
+
+
+def agent_estimate(client: AgentClient, handle: int, known_ms: float | None) -> tuple[float, float]:
+    """Latency in ms as a measurement tells it, at the clock of the first one, and the first one's reference level."""
+    (result,) = client.measure([TimingRequest(handle)], blocks=20)
+    level_ms = reference_level_ms(result.blocks)
+    values_ms = grade([result.blocks], level_ms, device_reference_ms=known_ms).values_ms
+    calls = [call for process in values_ms for block in process for call in block]
+    return float(np.percentile(calls, 10)) * ((known_ms or level_ms) / level_ms), known_ms or level_ms
+
+
+def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact) -> tuple[Artifact, float]:
+    """A library of which the dense network takes 5 % more, and how much it is."""
+    sizes = np.array(bench.groups.sizes)
+    client, handle = session.measurer.client, load(session, dense)
+    best: tuple[float, Artifact, float] | None = None
+    for less in range(1, 12):
+        widths = np.where(sizes == sizes.max(), sizes - 4 * less, sizes)
+        library = session.compiler.network(bench.graph, bench.candidate(widths))
+        other = load(session, library)
+        ratio = compare(client, TimingRequest(other), TimingRequest(handle)).ratio
+        client.unload(other)
+        if best is None or abs(ratio - SLOWER) < best[0]:
+            best = abs(ratio - SLOWER), library, ratio
+        if ratio > SLOWER:
+            break
+    client.unload(handle)
+    assert best is not None
+    return best[1], best[2]
+
+
+def share_found(session: DeviceSession, first: Artifact, second: Artifact, count: int) -> float:
+    """Share of comparisons that find the second slower (or any difference, where both are one), in percent."""
+    client, found = session.measurer.client, 0
+    for start in range(0, count, COMPARISONS_A_LOAD):
+        handles = load(session, first), load(session, second)
+        for _ in range(min(COMPARISONS_A_LOAD, count - start)):
+            verdict = compare(client, *map(TimingRequest, handles)).verdict
+            found += verdict != "same" if first is second else verdict == "slower"
+        for handle in handles:
+            client.unload(handle)
+    return 100 * found / count
+
+
+def load(session: DeviceSession, library: Artifact) -> int:
+    """Handle of a library in a fresh process on the device's cores."""
+    client = session.measurer.client
+    client.put(library.path, library.sha256)
+    return client.load(library.sha256, cores=session.device.cores).handle
+
+
+@contextlib.contextmanager
+def busy_cores() -> Iterator[None]:
+    """A loop without end on every core."""
+    loops = [
+        subprocess.Popen([sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile 1: pass"])
+        for core in os.sched_getaffinity(0)
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def tell(conditions: str, spread: dict[str, float]) -> None:
+    """Print one line."""
+    print(f"{conditions:<18}" + ", ".join(f"{name} {value:.2f} %" for name, value in spread.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Problems, rivals and recordings of ``benchmarks/search.py``."""

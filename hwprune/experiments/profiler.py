@@ -1,0 +1,267 @@
+"""Chooses what to measure of a network on a device, and stops when its networks are predicted well enough.
+
+Kernels are timed inside whole networks where a resident library runs these: with the caches as a network leaves them,
+and some dozens at a time. Elsewhere they are timed alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hwprune.compilation.compiler import Compiler
+from hwprune.errors import UntrustedError
+from hwprune.experiments.unfinished import UnfinishedProfile
+from hwprune.measurement.timelines import NETWORKS_A_SITTING, Timer, open_timer
+from hwprune.records import Measurement
+from latency_models.evaluation import MeasuredNetwork, held_out_error
+from latency_models.kernel_table import KernelTable, KernelTime
+from latency_models.network_model import LatencyModel
+from latency_models.sampling import next_networks, next_shapes, plan_profile, ranges_of
+from latency_models.shapes import LayerShape
+from latency_models.transfer import transfer
+
+if TYPE_CHECKING:
+    from hwprune.experiments.progress import Console, Steps
+    from hwprune.experiments.session import DeviceSession
+    from hwprune.experiments.workbench import Workbench
+
+IntArray = npt.NDArray[np.int64]
+
+#: Kernels of each layer template measured alone before a model chooses the others, and kernels it chooses at a time.
+FIRST_OF_TEMPLATE, ROUND = 8, 48
+#: Share of the kernels that is timed inside networks before a model chooses the others.
+FIRST_SHARE = 0.5
+#: Fewest networks measured whole that a model is calibrated on.
+NETWORKS_MIN = 8
+#: Rounds in a row below the error target that end a profile: one alone may be luck.
+GOOD_ROUNDS = 2
+#: A round is expected to take no longer than this share more than the last one.
+_MARGIN = 1.2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """When a profile is good enough: whichever comes first.
+
+    Attributes:
+        kernels: most kernels timed.
+        networks: networks measured whole.
+        minutes: no round is begun that would end later.
+        error: mean absolute error on networks left out of the calibration, in percent.
+    """
+
+    kernels: int = 350
+    networks: int = 10
+    minutes: float = 3.0
+    error: float = 0.75
+
+
+@dataclass
+class Profiler:
+    """One profile: the corners of the search space, whole networks, then the kernels that the model knows least.
+
+    Attributes:
+        session: the device.
+        bench: the network.
+        widths: ``(n, G)`` networks whose layers are the search space, the dense and the smallest first.
+        effort: when to stop.
+        part: keeps what was timed; one that was interrupted is not timed again.
+        rows: kernels that could be timed with trust; one that was timed in several networks has several rows.
+        networks: networks that could be measured whole with trust.
+        kernels: kernels that were timed, with trust or not.
+    """
+
+    session: DeviceSession
+    bench: Workbench
+    widths: IntArray
+    effort: Effort = field(default_factory=Effort)
+    part: UnfinishedProfile = field(default_factory=UnfinishedProfile)
+    rows: list[tuple[LayerShape, KernelTime]] = field(init=False, default_factory=list)
+    networks: list[MeasuredNetwork] = field(init=False, default_factory=list)
+    kernels: int = field(init=False, default=0)
+    _reasons: set[str] = field(init=False, default_factory=set)
+    _fitted: tuple[tuple[int, int], LatencyModel] | None = field(init=False, default=None)
+
+    def run(self, console: Console) -> LatencyModel:
+        """Measure until it is good enough.
+
+        Raises:
+            UntrustedError: no kernel, or too few networks could be measured with trust.
+            DeviceError: the device is lost.
+        """
+        end = time.perf_counter() + 60 * self.effort.minutes
+        timeline = self.session.candidates(self.bench).timeline()
+        with console.progress(self.effort.kernels + self.effort.networks, "profiling") as steps:
+            self._measure_networks(steps)
+            if timeline is not None:
+                with open_timer(self.session.board, timeline) as timer:
+                    if timer is not None:
+                        self._until_good(self._rounds_inside(timer, timeline.calls, steps), steps, end)
+            if not self.rows:
+                self._until_good(self._rounds_alone(steps), steps, end)
+        return self._fit("auto")
+
+    def borrow(self, lenders: Mapping[str, LatencyModel], console: Console) -> LatencyModel:
+        """Measure whole networks alone, and take the kernels of the known device that explains them best.
+
+        Args:
+            lenders: models of other devices by their names.
+            console: who is told how it goes.
+
+        Raises:
+            UntrustedError: too few networks could be measured with trust.
+            DeviceError: the device is lost.
+        """
+        with console.progress(self.effort.networks, "measuring networks") as steps:
+            self._measure_networks(steps)
+        return transfer(lenders, self.networks, self.bench.graph.target.lanes)
+
+    def _until_good(self, rounds: Iterator[None], steps: Steps, end: float) -> None:
+        """Go through rounds of measuring until the held-out error, the count or the time says that it is enough."""
+        good, started = 0, time.perf_counter()
+        for _ in rounds:
+            now = time.perf_counter()
+            model = self._model() if self.rows else None
+            held_out = held_out_error(model.recalibrate, model.networks) if model is not None else {}
+            if held_out:
+                steps.advance(0, f"held-out error {held_out['mape']:.1f} %")
+            good = good + 1 if held_out.get("mape", np.inf) <= self.effort.error else 0
+            if good >= GOOD_ROUNDS or now + _MARGIN * (now - started) > end:
+                break
+            started = time.perf_counter()
+
+    def _model(self) -> LatencyModel:
+        """The model of what has been measured so far, fitted once for it."""
+        measured = len(self.rows), len(self.networks)
+        if self._fitted is None or self._fitted[0] != measured:
+            self._fitted = measured, self._fit("forest")
+        return self._fitted[1]
+
+    def _fit(self, regressor: str) -> LatencyModel:
+        if not self.rows:
+            raise self._untrusted("no kernel")
+        lanes = self.bench.graph.target.lanes
+        return LatencyModel.fit(KernelTable.averaged(self.rows), self.networks, regressor, lanes)
+
+    def _untrusted(self, what: str) -> UntrustedError:
+        reasons = "; ".join(sorted(self._reasons)[:2])
+        return UntrustedError(
+            f"{what} could be measured with trust on {self.session.device.name} ({reasons}): "
+            "close other programs and profile again"
+        )
+
+    def _rounds_inside(self, timer: Timer, calls: int, steps: Steps) -> Iterator[None]:
+        """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
+        total = max(4, self.effort.kernels // calls)
+        first = max(4, round(FIRST_SHARE * total))
+        candidates = self._corners()
+        self._time_inside(timer, candidates[:first], steps)
+        yield
+        candidates = candidates[first:]
+        while (left := total - self.kernels // calls) > 0 and len(candidates):
+            if self.rows:
+                shapes = self.bench.arithmetic(candidates)
+                chosen = next_networks(self._model().kernel_doubt(shapes), shapes, min(left, max(1, total // 6)))
+            else:
+                chosen = list(range(min(left, len(candidates))))
+            self._time_inside(timer, candidates[chosen], steps)
+            candidates = np.delete(candidates, chosen, axis=0)
+            yield
+
+    def _time_inside(self, timer: Timer, widths: IntArray, steps: Steps) -> None:
+        """Time all calls of networks, a sitting after the other, as far as they are not known yet."""
+        candidates, shapes = self.session.candidates(self.bench), self.bench.arithmetic(widths)
+        reference_ms = self.session.board.reference_ms(Compiler.schedule_version)
+        found = {row: self.part.find(each, reference_ms) for row, each in enumerate(widths.tolist())}
+        missing = [row for row, times in found.items() if times is None]
+        for start in range(0, len(missing), NETWORKS_A_SITTING):
+            sitting = missing[start : start + NETWORKS_A_SITTING]
+            timed = timer.times([candidates.numbers(self.bench.plan(widths[row])) for row in sitting])
+            for row, times in zip(sitting, timed, strict=True):
+                found[row] = times
+                if times is not None:
+                    self.part.add(widths[row], reference_ms, times)
+            steps.advance(len(sitting) * len(shapes.templates))
+        steps.advance((len(widths) - len(missing)) * len(shapes.templates))
+        self.kernels += len(widths) * len(shapes.templates)
+        for row, times in found.items():
+            if times is None:
+                self._reasons.add("the reference kernel did not hold still")
+            else:
+                self.rows += zip(shapes.row(row), times, strict=True)
+
+    def _corners(self) -> IntArray:
+        """The dense network, the smallest, every other group narrow, the others narrow, then some between."""
+        dense, smallest = self.widths[0], self.widths[1]
+        is_even = np.arange(len(dense)) % 2 == 0
+        alternating = [np.where(is_even, dense, smallest), np.where(is_even, smallest, dense)]
+        return np.vstack([dense, smallest, *alternating, self.widths[2:]])
+
+    def _rounds_alone(self, steps: Steps) -> Iterator[None]:
+        """Time kernels alone: the staircase's corners, then those that the model knows least."""
+        shapes = self.bench.arithmetic(self.widths)
+        ranges = [each for each in ranges_of(shapes) if not each.template.op.startswith("fallback")]
+        first = min(FIRST_OF_TEMPLATE * len(ranges), self.effort.kernels)
+        chosen = plan_profile(ranges, first, self.bench.graph.target.lanes)
+        asked: list[LayerShape] = []
+        while chosen:
+            self._time_alone(chosen, steps)
+            asked += chosen
+            yield
+            left = self.effort.kernels - len(asked)
+            chosen = next_shapes(self._model(), asked, ranges, min(ROUND, left)) if left > 0 else []
+
+    def _time_alone(self, shapes: Sequence[LayerShape], steps: Steps) -> None:
+        told = 0
+
+        def progress(done: int, _total: int) -> None:
+            nonlocal told
+            steps.advance(done - told)
+            told = done
+
+        found = self.session.measurer.kernels(shapes, max_age_s=self.part.age_s, progress=progress)
+        steps.advance(len(shapes) - told)
+        self.kernels += len(shapes)
+        for shape, each in found.items():
+            if is_trusted(each) and each.latency_ms > 0:
+                spread_ms = (each.interval_ms[1] - each.interval_ms[0]) / 4
+                self.rows.append((shape, KernelTime(each.latency_ms, spread_ms)))
+            else:
+                self._reasons.add(each.error or each.trust_reason)
+
+    def _measure_networks(self, steps: Steps) -> None:
+        """Networks from the widest to the narrowest; others take the place of those that could not be trusted."""
+        order = np.argsort(-self.widths.sum(axis=1), kind="stable")
+        even = order[_evenly(len(order), self.effort.networks)]
+        others = np.setdiff1d(order, even)
+        for rows in (even, others):
+            missing = self.effort.networks - len(self.networks)
+            chosen = self.widths[rows[_evenly(len(rows), missing)]]
+            if not len(chosen):
+                break
+            plans = [self.bench.plan(row) for row in chosen]
+            found = self.session.measure_candidates(self.bench, plans, max_age_s=self.part.age_s)
+            shapes = self.bench.arithmetic(chosen)
+            self.networks += [
+                (shapes.row(index), each.latency_ms) for index, each in enumerate(found) if is_trusted(each)
+            ]
+            self._reasons |= {each.error or each.trust_reason for each in found if not is_trusted(each)}
+            steps.advance(sum(map(is_trusted, found)))
+        if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
+            raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
+
+
+def is_trusted(measurement: Measurement) -> bool:
+    """Whether a model may learn from it."""
+    return measurement.error is None and measurement.trust != "C"
+
+
+def _evenly(n: int, count: int) -> IntArray:
+    """``count`` of ``n`` places, evenly from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(np.int64))

@@ -1,0 +1,216 @@
+"""Kernels timed inside whole networks: every run gives a time for each call, under the conditions of a network."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from device_agents.client import AgentClient, Block
+from device_agents.errors import LoadFailed, RunFailed
+from hwprune.compilation.timeline import RUNS_MAX, Timeline
+from hwprune.measurement.link import LostByWork
+from hwprune.measurement.loading import load
+from hwprune.measurement.measure import Measurer
+from hwprune.measurement.readiness import busy_cores, quiet_cores
+from hwprune.measurement.trust import DOUBT_LIMITS, KEPT_BLOCKS_MIN, LIMITS, is_doubtful, reference_level_ms
+from hwprune.records import clock_doubt
+from latency_models.kernel_table import KernelTime
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Blocks of each network that are added at a time, and their length; and how long to add until enough are undisturbed.
+BLOCKS, BLOCK_MS, PATIENCE_S = 12, 3.0, 30.0
+#: Networks whose blocks take turns.
+NETWORKS_A_SITTING = 8
+#: Share of the kept runs, the fastest by their total, whose calls are averaged: sums of kernels are then networks.
+FASTEST = 0.2
+#: A time is known no better than this share of it: the next load of the library may fall on other cache lines.
+_LEAST_SPREAD = 0.003
+
+
+@dataclass
+class _Runs:
+    """Blocks of one network: ``(runs, calls)`` times of each, with the reference around them."""
+
+    numbers: tuple[int, ...]
+    runs: int
+    times_ms: list[FloatArray]
+    frames: list[Block]
+    error: str | None = None
+
+    def kept(self, level_ms: float) -> list[int]:
+        """Blocks during which the reference stood at its level."""
+        for limit in LIMITS.values():
+            near = [n for n, frame in enumerate(self.frames) if _movement(frame, level_ms) <= limit]
+            if len(near) >= KEPT_BLOCKS_MIN:
+                return near
+        return []
+
+
+class Timer:
+    """A timeline on a device, loaded once for any number of networks; made by :func:`open_timer`.
+
+    Args:
+        measurer: knows the device.
+        timeline: the library.
+    """
+
+    def __init__(self, measurer: Measurer, timeline: Timeline) -> None:
+        self._measurer = measurer
+        self._timeline = timeline
+        self._client: AgentClient | None = None
+        self._handle = 0
+
+    def load(self, client: AgentClient) -> None:
+        """Load the library over a connection; a former one ended with its processes.
+
+        Raises:
+            LoadFailed: the device cannot load it.
+        """
+        measurer = self._measurer
+        library = load(
+            client,
+            self._timeline.artifact,
+            processes=1,
+            cores=measurer.device.cores,
+            self_test=None,
+            timeout_s=measurer.settings.timeout_s,
+        )
+        if library.error is not None:
+            raise LoadFailed(library.error)
+        self._client, self._handle = client, library.processes[0].handle
+
+    def unload(self, client: AgentClient) -> None:
+        """End the library's process, if it is on this connection."""
+        if client is self._client:
+            client.unload(self._handle)
+
+    def times(self, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+        """Times of the calls of each network, in their order; None where a network could not be timed with trust.
+
+        Args:
+            networks: what stands for the widths of each (``Family.numbers``).
+
+        Raises:
+            AgentError: the device is lost and stays away.
+        """
+        found: list[list[KernelTime] | None] = []
+        for start in range(0, len(networks), NETWORKS_A_SITTING):
+            sitting = networks[start : start + NETWORKS_A_SITTING]
+            try:
+                found += self._measurer.do(functools.partial(self._sit, networks=sitting))
+            except LostByWork as error:
+                self._measurer.say(f"{len(sitting)} networks are left out: the device was {error}")
+                found += [None] * len(sitting)
+        return found
+
+    def _sit(self, client: AgentClient, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+        if client is not self._client:
+            self.load(client)
+        jobs = [_Runs(numbers, 3, [], []) for numbers in networks]
+        for job in jobs:
+            self._size(client, job)
+        known_ms = self._measurer.reference_ms(self._timeline.artifact.schedule_version)
+        level_ms, doubt = float("nan"), 0.0
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            running = [job for job in jobs if job.error is None]
+            pending = [job for job in running if not job.kept(level_ms)]
+            if not pending and doubt <= DOUBT_LIMITS["B"]:
+                break
+            self._measurer.wait_until_ready()
+            self._add_blocks(client, pending or running, known_ms)
+            level_ms = reference_level_ms([frame for job in jobs for frame in job.frames])
+            doubt = clock_doubt(known_ms / level_ms) if known_ms and math.isfinite(level_ms) else 0.0
+        if doubt > DOUBT_LIMITS["B"]:
+            return [None] * len(jobs)
+        ratio = known_ms / level_ms if known_ms else 1.0
+        return [None if job.error else _times(job, job.kept(level_ms), ratio, doubt) for job in jobs]
+
+    def _size(self, client: AgentClient, job: _Runs) -> None:
+        """Make a block long enough, or note why the network cannot run."""
+        try:
+            times_ms, _, _ = self._block(client, job)
+        except RunFailed as failure:
+            self._give_up(client, job, failure)
+            return
+        run_ms = max(float(times_ms.sum(axis=1).min()), 1e-3)
+        job.runs = int(np.clip(np.ceil(BLOCK_MS / run_ms), 1, RUNS_MAX))
+
+    def _add_blocks(self, client: AgentClient, jobs: Sequence[_Runs], known_ms: float | None) -> None:
+        """A sitting's blocks, in turns; those that other programs may have slowed are not kept."""
+        started, before = time.monotonic(), client.state()
+        added: list[tuple[_Runs, FloatArray, Block]] = []
+        for _ in range(BLOCKS):
+            for job in jobs:
+                if job.error is not None:
+                    continue
+                try:
+                    times_ms, before_ms, after_ms = self._block(client, job)
+                except RunFailed as failure:
+                    self._give_up(client, job, failure)
+                    continue
+                added.append((job, times_ms, Block((float(times_ms.sum(axis=1).min()),), before_ms, after_ms)))
+        elapsed_s, after = time.monotonic() - started, client.state()
+        busy = busy_cores(before, after, elapsed_s) - self._measurer.device.threads
+        is_quiet = busy <= quiet_cores(before, after, elapsed_s)
+        for job, times_ms, frame in added:
+            if not is_doubtful(frame, is_quiet, known_ms):
+                job.times_ms.append(times_ms)
+                job.frames.append(frame)
+
+    def _give_up(self, client: AgentClient, job: _Runs, failure: RunFailed) -> None:
+        """Leave a network out; a process that crashed by it runs no other one."""
+        job.error = str(failure)
+        self.unload(client)
+        self.load(client)
+
+    def _block(self, client: AgentClient, job: _Runs) -> tuple[FloatArray, float, float]:
+        output = client.run(self._handle, self._timeline.request(job.numbers, job.runs))
+        return self._timeline.times_ms(output, job.runs)
+
+
+@contextlib.contextmanager
+def open_timer(measurer: Measurer, timeline: Timeline) -> Iterator[Timer | None]:
+    """A timeline on the device as long as the context lasts; None where the device cannot load it.
+
+    Raises:
+        AgentError: the device is lost and stays away, or the library cannot be written there.
+    """
+    timer = Timer(measurer, timeline)
+    try:
+        measurer.do(timer.load)
+    except LoadFailed as error:
+        measurer.say(f"kernels cannot be timed inside networks: {error}")
+        yield None
+        return
+    yield timer
+    measurer.do(timer.unload)  # an exception ends the agent, which ends its processes
+
+
+def _times(job: _Runs, kept: Sequence[int], ratio: float, doubt: float) -> list[KernelTime] | None:
+    """Mean of each call over the fastest runs of the kept blocks; None without these."""
+    if not kept:
+        return None
+    runs = np.vstack([job.times_ms[block] for block in kept])
+    count = max(5, round(FASTEST * len(runs)))
+    fastest = runs[np.argsort(runs.sum(axis=1), kind="stable")[:count]]
+    mean_ms = np.maximum(fastest.mean(axis=0), 1e-6)
+    # The clock has whole nanoseconds, and a call may be shorter than what reading it varies by.
+    spread = np.hypot(fastest.std(axis=0) / mean_ms / np.sqrt(len(fastest)), _LEAST_SPREAD) + doubt
+    return [
+        KernelTime(float(ratio * mean), float(ratio * mean * share))
+        for mean, share in zip(mean_ms, spread, strict=True)
+    ]
+
+
+def _movement(frame: Block, level_ms: float) -> float:
+    readings = (frame.reference_before_ms, frame.reference_after_ms)
+    return max(abs(reading - level_ms) for reading in readings) / level_ms

@@ -1,0 +1,84 @@
+"""Two arm64 boards whose time is counted in instructions, one four times as slow, searched in one command.
+
+Emulated, so no number here says anything of hardware; but the ratio of the two is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hwprune.experiments.devices import add_board
+from hwprune.experiments.home import Home
+
+pytestmark = [pytest.mark.ssh, pytest.mark.timeout(900)]
+
+#: Nanoseconds an instruction: 2 to the power of it.
+SHIFTS = {"fast": 1, "slow": 3}
+
+NETWORK = """\
+from torch import nn
+
+
+def build(num_classes: int, in_channels: int) -> nn.Module:
+    body = [nn.Conv2d(in_channels, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
+"""
+PROBLEM = """\
+network: "tiny:build"
+weights: tiny.safetensors
+data: {name: digits, size: 8, channels: 3}
+pruning: {round_to: 1}
+objectives: [error, latency]
+budget: {evaluations: 4}
+training: {epochs: 2}
+evaluation: {threads: 1, bn_images: 0}
+"""
+
+
+@pytest.fixture
+def hwprune(start_machine, tmp_path):
+    """The command, in a folder with a trained problem and a home that knows both boards."""
+    (tmp_path / "tiny.py").write_text(NETWORK)
+    (tmp_path / "problem.yaml").write_text(PROBLEM)
+    home = Home(tmp_path / "home")
+    for name, shift in SHIFTS.items():
+        add_board(home, name, start_machine(shift).way)
+
+    def hwprune(*words):
+        path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "HWPRUNE_HOME": str(home.path), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "hwprune", *words, "--json"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert hwprune("train", "problem.yaml").returncode == 0
+    return hwprune
+
+
+def test_fronts_of_two_boards_are_searched_in_one_command_and_differ_by_their_speed(hwprune):
+    devices = [word for name in SHIFTS for word in ("--device", name)]
+    ended = hwprune("search", "problem.yaml", *devices, "--method", "uniform")
+    assert ended.returncode == 0, ended.stderr
+    parts = {part["name"]: part["result"] for part in json.loads(ended.stdout)}
+    rows = {name: {row["plan_key"]: row for row in result["rows"]} for name, result in parts.items()}
+    assert {row["device"] for row in rows["slow"].values()} == {"slow"}
+    shared = rows["fast"].keys() & rows["slow"].keys()
+    assert len(shared) >= 2
+    for key in shared:
+        fast, slow = rows["fast"][key]["latency_ms"], rows["slow"][key]["latency_ms"]
+        assert slow / fast == pytest.approx(4, rel=0.02), rows["fast"][key]["id"]
+
+
+def test_boards_of_different_speed_are_one_pool_once_they_are_calibrated(hwprune):
+    devices = [word for name in SHIFTS for word in ("--device", name)]
+    ended = hwprune("search", "problem.yaml", *devices, "--pool", "--method", "uniform")
+    assert ended.returncode == 0, ended.stderr
+    front = json.loads(ended.stdout)
+    assert front["conditions"]["device"] == "fast+slow"
+    assert all(sorted(row["boards"]) == ["fast", "slow"] for row in front["rows"])
+    (told,) = [line for line in ended.stderr.splitlines() if "boards take" in line]
+    assert float(told.rpartition("slow ")[2]) == pytest.approx(4, rel=0.02)

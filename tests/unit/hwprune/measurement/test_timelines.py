@@ -1,0 +1,98 @@
+"""Kernels timed inside networks, on a device that is this computer."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from device_agents.client import AgentClient
+from device_agents.registry import Device
+from device_agents.transport import LoopbackTransport
+from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.graph import trace
+from hwprune.compilation.targets import host_target
+from hwprune.measurement.link import Link
+from hwprune.measurement.measure import Measurer
+from hwprune.measurement.timelines import open_timer
+from hwprune.store import Store
+
+pytestmark = pytest.mark.measures
+
+
+def chain(width):
+    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 32, 3, padding=1), nn.ReLU())
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    compiler = Compiler(host_target(), tmp_path_factory.mktemp("compiled"))
+    graph = trace(chain(64), torch.zeros(1, 3, 16, 16))
+    resident = compiler.resident(graph, chain(64), map(chain, range(1, 64, 3)))
+    return compiler, graph, compiler.timeline(resident)
+
+
+@pytest.fixture
+def measurer(tmp_path, compiled):
+    with (
+        Store.open(tmp_path / "store.db", tmp_path / "artifacts") as store,
+        AgentClient(LoopbackTransport(tmp_path / "agent")) as client,
+    ):
+        description = client.describe()
+        device = Device(
+            name="here", transport="local", platform="cpu", target={"kind": "llvm"}, description=description
+        )
+        yield Measurer(Link(lambda: client), compiled[0], store, device, wait_s=0.0)
+
+
+def test_calls_of_networks_get_times_with_a_spread(measurer, compiled):
+    compiler, graph, timeline = compiled
+    plans = [graph.for_target(compiler.target).plan(chain(width)) for width in (64, 16)]
+    with open_timer(measurer, timeline) as timer:
+        wide, narrow = timer.times([timeline.family.numbers(plan) for plan in plans])
+    if wide is None or narrow is None:
+        pytest.skip("this machine is too busy to measure anything")
+    assert len(wide) == len(narrow) == timeline.calls
+    assert all(time.latency_ms > 0 and time.spread_ms > 0 for time in [*wide, *narrow])
+    total = [sum(time.latency_ms for time in times) for times in (wide, narrow)]
+    assert total[1] < 0.6 * total[0], "a quarter of the width"
+
+
+def test_a_network_that_cannot_run_has_no_times_and_the_others_have(measurer, compiled):
+    compiler, graph, timeline = compiled
+    nonsense = tuple(np.full(sum(timeline.family.slots), 99))
+    good = timeline.family.numbers(graph.for_target(compiler.target).plan(chain(32)))
+    with open_timer(measurer, timeline) as timer:
+        failed, timed = timer.times([nonsense, good])
+    assert failed is None
+    if timed is None:
+        pytest.skip("this machine is too busy to measure anything")
+    assert len(timed) == timeline.calls
+
+
+def test_a_lost_agent_is_started_again_and_the_library_loaded_there(tmp_path, compiled):
+    compiler, graph, timeline = compiled
+    numbers = timeline.family.numbers(graph.for_target(compiler.target).plan(chain(32)))
+    link = Link(lambda: AgentClient(LoopbackTransport(tmp_path / "agent")), waits_s=(0.1,), say=lambda _text: None)
+    with Store.open(tmp_path / "store.db", tmp_path / "artifacts") as store, link:
+        device = Device(name="here", transport="local", platform="cpu", target={}, description=link.client().describe())
+        lost = Measurer(link, compiler, store, device, wait_s=0.0, say=lambda _text: None)
+        with open_timer(lost, timeline) as timer:
+            link.client().close()
+            (timed,) = timer.times([numbers])
+    if timed is None:
+        pytest.skip("this machine is too busy to measure anything")
+    assert len(timed) == timeline.calls
+
+
+def test_a_library_that_the_device_cannot_load_gives_no_timer(measurer, compiled, tmp_path):
+    import dataclasses
+    import hashlib
+
+    said = []
+    measurer.say = said.append
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    artifact = dataclasses.replace(compiled[2].artifact, path=broken, sha256=hashlib.sha256(b"no library").hexdigest())
+    with open_timer(measurer, dataclasses.replace(compiled[2], artifact=artifact)) as timer:
+        assert timer is None
+    assert "cannot be timed inside networks" in said[0]
