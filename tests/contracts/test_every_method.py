@@ -30,6 +30,8 @@ PATHS = frozenset({"uniform", "netadapt", "torch_pruning"})
 every_method = pytest.mark.parametrize("name", NAMES)
 every_method_of_widths = pytest.mark.parametrize("name", sorted(set(NAMES) - INSIDE))
 BUDGET = 60
+#: Of a real network, which takes its time.
+BUDGET_INSIDE = 24
 
 
 def problem_for(name: str) -> SearchProblem:
@@ -38,7 +40,14 @@ def problem_for(name: str) -> SearchProblem:
     return network_problem(methods.objectives(name, {}, ["error", "params"]))
 
 
-def run(name: str, problem: SearchProblem | None = None, seed: int = 0, budget: int = BUDGET, **more: Any) -> Archive:
+def budget_of(name: str) -> int:
+    return BUDGET_INSIDE if name in INSIDE else BUDGET
+
+
+def run(
+    name: str, problem: SearchProblem | None = None, seed: int = 0, budget: int | None = None, **more: Any
+) -> Archive:
+    budget = budget_of(name) if budget is None else budget
     context = SearchContext(problem or problem_for(name), budget, np.random.default_rng(seed), **more)
     archive = methods.build(name).run(context)
     assert context.compute.total <= context.passes * (1 + 1e-6)
@@ -54,10 +63,10 @@ def test_budget_is_never_exceeded_and_no_plan_evaluated_twice(name: str) -> None
     made: list[Progress] = []
     archive = run(name, progress=made.append)
     keys = [step.evaluation.plan_key for step in made]
-    assert len(keys) == len(set(keys)) == len(archive) <= BUDGET
+    assert len(keys) == len(set(keys)) == len(archive) <= budget_of(name)
     # Everything else spends what it was given, on parts of the network or on it.
-    assert len(archive) > 20 or name in IN_PARTS
-    assert len(archive) == BUDGET or name in IN_PARTS | PATHS
+    assert len(archive) > budget_of(name) // 3 or name in IN_PARTS
+    assert len(archive) == budget_of(name) or name in IN_PARTS | PATHS
 
 
 @every_method
@@ -155,7 +164,7 @@ def test_candidates_that_fail_are_counted_and_kept_out(name: str) -> None:
     archive = run(name, replace(problem, accuracy=fragile))
     assert archive.failures
     assert not any(is_fragile(evaluation.plan_key) for evaluation in archive.evaluations)
-    assert len(archive) + len(archive.failures) <= BUDGET
+    assert len(archive) + len(archive.failures) <= budget_of(name)
 
 
 @every_method

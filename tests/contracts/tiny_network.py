@@ -14,7 +14,7 @@ PROBLEM = {
     "network": {"name": "resnet_cifar", "depth": 8, "widths": [4, 8, 8]},
     "data": {"name": "digits", "size": 8, "channels": 3},
     "pruning": {"round_to": 1},
-    "evaluation": {"bn_images": 64, "val_images": 128, "threads": 1, "dtype": "float32"},
+    "evaluation": {"bn_images": 64, "search_bn_images": 64, "val_images": 64, "threads": 1, "dtype": "float32"},
 }
 
 
