@@ -332,6 +332,8 @@ def parse_budget(text: str) -> list[str]:
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|h)?\s*", part)
         if match is None or (match.group(2) is None and not match.group(1).isdigit()):
             raise ConfigError(f"--budget {text!r}: give evaluations (200), minutes (30min), hours (1.5h), or 200,30min")
+        if float(match.group(1)) == 0:
+            raise ConfigError(f"--budget {text!r}: a budget of nothing finds nothing")
         key = "evaluations" if match.group(2) is None else "minutes"
         value = float(match.group(1)) * (60 if match.group(2) == "h" else 1)
         found[key] = str(int(value)) if key == "evaluations" else repr(value)

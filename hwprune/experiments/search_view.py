@@ -57,9 +57,8 @@ class SearchView:
         lines += [", ".join(_values(found)) for found in picks]
         deviations = self._deviations()
         if deviations:
-            lines.append(
-                f"{len(deviations)} measured latencies are {sum(deviations) / len(deviations):.1%} off the model"
-            )
+            mean = sum(deviations) / len(deviations)
+            lines.append(f"{len(deviations)} measured latencies are {mean:.1%} off the model on average")
         left = self._time_left_s()
         if left is not None:
             lines.append(f"at most {format_duration(left)} left")

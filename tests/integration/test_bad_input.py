@@ -200,13 +200,13 @@ def tiny_disk(tmp_path):
     """A folder on a disk of 256 KiB."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.invoke(
+    mounted = shutil.which("mount") and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
     )
     if not mounted or mounted.returncode:
         pytest.skip("a full disk needs the right to mount one")
     yield folder
-    subprocess.invoke(["umount", folder], check=True)
+    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_written_run(hwprune, profile, tiny_disk):

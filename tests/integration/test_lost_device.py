@@ -44,9 +44,9 @@ def children(pid):
 
 
 def agents_at_work(process, folder):
-    """Agents of a running command that measure just now: they have processes of their own."""
+    """Agents of a running command that measure just now: they have libraries in processes of their own."""
     agents = [pid for pid in children(process.pid) if str(folder / "home/agents").encode() in command(pid)]
-    return [agent for agent in agents if children(agent)]
+    return [agent for agent in agents if any(b"child.main" in command(child) for child in children(agent))]
 
 
 def command(pid):

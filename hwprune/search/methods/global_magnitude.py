@@ -53,8 +53,9 @@ class GlobalMagnitude:
             ConfigError: the problem has no network, or wants a latency that nobody measures.
         """
         problem = context.problem
+        network = network_of(problem, "global_magnitude")
         self.settings.check((*problem.objectives, *problem.bounds), is_measured=problem.measure is not None)
-        space = MaskSpace(network_of(context.problem, "global_magnitude"))
+        space = MaskSpace(network)
         order = np.argsort(-space.magnitudes, kind="stable")
         with context.until_spent():
             kept = np.linspace(1, self.settings.density_min, max(context.affordable, 1)) * space.size

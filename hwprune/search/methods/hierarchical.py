@@ -176,13 +176,10 @@ class Hierarchical:
             ConfigError: the problem has no network, or wants a latency that nobody measures.
         """
         problem, settings = context.problem, self.settings
+        network = network_of(problem, "hierarchical")
         settings.check((*problem.objectives, *problem.bounds), is_measured=problem.measure is not None)
         self._found = {}
-        space = MaskSpace(
-            network_of(problem, "hierarchical"),
-            settings.threshold,
-            removes_empty=settings.map_to_kernels == "empty_filters",
-        )
+        space = MaskSpace(network, settings.threshold, removes_empty=settings.map_to_kernels == "empty_filters")
         with context.until_spent():
             dense = context.evaluate_plans([space.plan(np.ones(space.size, bool))], "initial", 0)[0]
             coarse = int(settings.coarse_share * (1 + context.affordable))

@@ -84,7 +84,7 @@ def test_debug_shows_the_traceback() -> None:
         (["serch"], "No such command 'serch'"),
         (["search"], "name a PROBLEM.yaml, or --resume RUN"),
         (["search", "x.yaml", "--bugdet", "3"], "No such option"),
-        (["search", "x.yaml", "--budget", "0"], "0 is not in the range"),
+        (["search", "x.yaml", "--budget", "0"], "a budget of nothing"),
         (["search", "--resume", "runs/r1", "--budget", "3"], "drop --budget"),
         (["search", "x.yaml", "--resume", "runs/r1"], "drop PROBLEM.yaml"),
         (["export", "runs/r1"], "Missing option '--point'"),
