@@ -28,8 +28,8 @@ from conditions import print_conditions, print_result
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/integration/devices"))
 from servers import MARK, Network, Server, run, send, wait_for
 
-#: Hosts of the quick form, which has little patience with lost boards, too.
-QUICK_HOSTS, QUICK_WAITS_S = 4, (0.5, 1.0)
+#: Hosts, and those of the quick form, which has little patience with lost boards, too.
+HOSTS, QUICK_HOSTS, QUICK_WAITS_S = 30, 4, (0.5, 1.0)
 
 #: The command; a file, because parts of a fleet import what the command was started by.
 COMMAND = """\
@@ -63,14 +63,14 @@ LONGEST_S = 1500.0
 def main() -> None:
     """Build the hosts, add and profile them, print what became of each, and the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", type=int, default=30)
+    parser.add_argument("--hosts", type=int, help="30, if nobody says")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_HOSTS} hosts, and little patience")
     options = parser.parse_args()
     print_conditions()
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "ssh-keygen", "unshare"))):
         print("not run: it needs root, iproute2 and openssh-server")
         return print_result({"benchmark": "fleet", "skipped": True})
-    count = QUICK_HOSTS if options.quick else options.hosts
+    count = options.hosts or (QUICK_HOSTS if options.quick else HOSTS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, QUICK_WAITS_S if options.quick else ())

@@ -91,7 +91,8 @@ class NetworkTerms:
 
     def unknown_share(self, templates: tuple[LayerShape, ...]) -> FloatArray:
         """Root sum of squares of the shares of the templates not among ``templates``, ``(n,)``, in [0, 1]."""
-        strange = [own for own, template in enumerate(self.templates) if template not in set(templates)]
+        known = set(templates)
+        strange = [own for own, template in enumerate(self.templates) if template not in known]
         squares = np.sum((self.by_template_ms[:, strange] / self.sum_ms[:, None]) ** 2, axis=1)
         return np.asarray(np.sqrt(squares), dtype=np.float64)
 

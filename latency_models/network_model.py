@@ -257,7 +257,7 @@ class LatencyModel:
         return concatenate(parts), np.concatenate(order)
 
     def _terms(self, layers: tuple[LayerShape, ...], in_channels: IntArray, out_channels: IntArray) -> NetworkTerms:
-        columns = rows_by_template(layers)
+        columns = _columns(layers)
         n = len(in_channels)
         by_template_ms, variance = np.empty((n, len(columns))), np.zeros(n)
         weights, activations = np.empty(in_channels.shape), np.zeros(n)
@@ -284,6 +284,12 @@ class LatencyModel:
             "scikit_learn": sklearn.__version__,
             "numpy": np.__version__,
         }
+
+
+@functools.lru_cache(maxsize=64)
+def _columns(layers: tuple[LayerShape, ...]) -> dict[LayerShape, IntArray]:
+    """Layers of every template; a search asks for those of the same network thousands of times."""
+    return rows_by_template(layers)
 
 
 def _families(networks: Sequence[tuple[LayerShape, ...]]) -> list[tuple[IntArray, NetworkShapes]]:

@@ -60,6 +60,14 @@ runs_option = click.option(
 overrides_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the config."
 )
+scenario_option = click.option(
+    "--scenario",
+    "scenario_text",
+    metavar="LOAD",
+    default="burst",
+    show_default=True,
+    help="What a device is put through meanwhile: burst, sustained:10m, paced:30Hz; +cold behind it empties caches.",
+)
 pool_option = click.option(
     "--pool", is_flag=True, help="The devices are identical boards: one job, its measuring spread over all of them."
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hwprune.cli.context import Session, as_json_option, examples
+from hwprune.cli.context import Session, as_json_option, examples, scenario_option
 from hwprune.cli.output import emit, emit_json, emit_table
+from hwprune.scenario import Scenario
 from hwprune.units import format_ms
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def _shapes(context: click.Context, parameter: click.Parameter, texts: tuple[str
     epilog=examples(
         "hwprune measure model.onnx                              # on this computer",
         "hwprune measure a.onnx b.pt2 --device pi4 --device xeon --csv matrix.csv",
+        "hwprune measure detector.onnx --device pi4 --scenario paced:30Hz     # as a camera calls it",
         "hwprune measure yolo.onnx --shape images=1x3x320x320 --device pi4",
         "hwprune measure model.onnx --engine onnxruntime         # the second opinion, and the ratio",
     )
@@ -65,6 +67,7 @@ def _shapes(context: click.Context, parameter: click.Parameter, texts: tuple[str
 )
 @click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
 @click.option("--max-age", "max_age_h", type=click.FloatRange(min=0), help="Measure again what is older, in hours.")
+@scenario_option
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all cells to a file.")
 @as_json_option
 @click.pass_context
@@ -76,6 +79,7 @@ def measure(
     engine: Literal["tvm", "onnxruntime"],
     remeasure: bool,
     max_age_h: float | None,
+    scenario_text: str,
     csv_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -89,7 +93,7 @@ def measure(
 
     session: Session = context.obj
     max_age_s = 0.0 if remeasure else None if max_age_h is None else max_age_h * 3600
-    request = Request(models, devices, engine, dict(shapes), max_age_s)
+    request = Request(models, devices, engine, dict(shapes), max_age_s, Scenario.parse(scenario_text))
     matrix = measure_models(session.home, request, session.console)
     if csv_path is not None:
         matrix.write_csv(csv_path)

@@ -18,6 +18,7 @@ from hwprune.cli.context import (
     overrides_option,
     pool_option,
     runs_option,
+    scenario_option,
     scheduler_option,
     workers_option,
 )
@@ -62,14 +63,7 @@ RESUMES_WITH = frozenset({"resume", "as_json", "workers", "scheduler"})
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an interrupted run.")
 @click.option("--remeasure", is_flag=True, help="Measure again what the store knows.")
 @click.option("--max-age", "max_age_h", type=click.FloatRange(min=0), help="Measure again what is older, in hours.")
-@click.option(
-    "--scenario",
-    "scenario_text",
-    metavar="LOAD",
-    default="burst",
-    show_default=True,
-    help="What the device is put through while the front is measured: burst, sustained:10m, paced:30Hz; +cold behind.",
-)
+@scenario_option
 @runs_option
 @workers_option
 @scheduler_option

@@ -36,6 +36,7 @@ class Cell:
         source: ``measured`` now, from the ``store`` (or a recording), or ``simulated`` by a model of a recording.
         measured_at: ISO 8601 time, UTC.
         artifact: SHA-256 of what ran.
+        scenario: what the device was put through meanwhile.
         error: why there is no latency; "" where there is one.
     """
 
@@ -63,6 +64,7 @@ class Cell:
     source: Literal["measured", "store", "simulated"] | None = None
     measured_at: str = ""
     artifact: str = ""
+    scenario: str = "burst"
     error: str = ""
 
     @classmethod

@@ -33,6 +33,7 @@ from hwprune.experiments.turns import turn_on
 from hwprune.measurement.measure import FINAL_PROCESSES, NetworkJob
 from hwprune.models.inputs import Shape
 from hwprune.records import Measurement
+from hwprune.scenario import BURST, Scenario
 from latency_models.shapes import LayerShape
 
 #: Engines that are measured in turns where one is asked for: ours stands beside ONNX Runtime's for their ratio.
@@ -59,6 +60,7 @@ class Request:
         engine: what runs the models.
         shapes: of inputs that have free sizes in the files, by name.
         max_age_s: measurements of the store that are older are made again; 0 for all, None for none.
+        scenario: what the devices are put through meanwhile.
     """
 
     models: tuple[Path, ...]
@@ -66,6 +68,7 @@ class Request:
     engine: Engine = "tvm"
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     max_age_s: float | None = None
+    scenario: Scenario = BURST
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -251,12 +254,13 @@ class _Row:
         except HwpruneError as error:
             reasons |= dict.fromkeys(jobs, str(error))
         cells |= {engine: Cell.failed(str(path), name, engine, why) for engine, why in reasons.items()}
-        return with_ratio([cells[engine] for engine in self._request.engines])
+        scenario = str(self._request.scenario)
+        return with_ratio([replace(cells[engine], scenario=scenario) for engine in self._request.engines])
 
     def _measured(self, jobs: dict[Engine, NetworkJob], own_kernels: Sequence[LayerShape]) -> dict[Engine, Measurement]:
         """Measurements by engine, from the store where it has them."""
-        measurer, max_age_s = self._session.measurer, self._request.max_age_s
-        if own_kernels and "tvm" in jobs and measurer.stored(jobs["tvm"], max_age_s=max_age_s) is None:
+        measurer, scenario, max_age_s = self._session.measurer, self._request.scenario, self._request.max_age_s
+        if own_kernels and "tvm" in jobs and measurer.stored(jobs["tvm"], scenario, max_age_s=max_age_s) is None:
             own_ms = self._own_kernels_ms(own_kernels)
             jobs["tvm"] = replace(jobs["tvm"], own_kernels_ms=own_ms)
         found: dict[Engine, Measurement] = {}
@@ -264,7 +268,7 @@ class _Row:
             waiting = [engine for engine in jobs if engine not in found or found[engine].trust == "C"]
             if waiting:
                 wanted = [jobs[engine] for engine in waiting]
-                told = measurer.networks(wanted, processes=FINAL_PROCESSES, max_age_s=max_age_s)
+                told = measurer.networks(wanted, processes=FINAL_PROCESSES, max_age_s=max_age_s, scenario=scenario)
                 found |= zip(waiting, told, strict=True)
         return found
 

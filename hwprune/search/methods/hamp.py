@@ -90,7 +90,7 @@ class Settings(MethodSettings):
         ls_steps: most moves of a local search.
         ls_quanta: levels that a local move changes one group by.
         ls_sigma: standard deviation of Gaussian moves, in genes.
-        ls_neighbours_max: most neighbours that are predicted a move.
+        ls_neighbours_max: most neighbours that are predicted a move, of each search, or of all where they climb a gain.
         ls_accept: move to a better neighbour only (``improve``), or to an equal one too (``not_worse``).
         sbx_prob: probability of crossover.
         sbx_eta: its distribution index.
@@ -255,8 +255,9 @@ class _Evolution:
         if self.screens:
             children = self._breed(self.settings.preselect_factor * n)
             pool.add(children)
-            if self.n_starts:  # from the most invested members, and from the children that promise most
-                starts = np.vstack([starts, pool.best(self.n_starts)])
+            # Half from the most invested members, half from the children that promise most.
+            promising = pool.best(self.n_starts // 2)
+            starts = np.vstack([starts[: self.n_starts - len(promising)], promising])
         _, local_steps = self._climb(starts, pool.judge)
         if not self.screens:
             ends = pool.best(self.n_starts)
@@ -301,11 +302,13 @@ class _Evolution:
         settings = self.settings
         if not len(starts) or not self.n_starts:
             return starts[:0], 0
+        # By gain, all starts share the neighbours: where they overlap they compete for the same few evaluations.
+        sharing = len(starts) if self.by_gain else 1
         search = LocalSearch(
             settings.ls_steps,
             settings.ls_quanta,
             settings.ls_sigma,
-            settings.ls_neighbours_max,
+            max(8, settings.ls_neighbours_max // sharing),
             sideways=settings.ls_accept == "not_worse",
         )
         return search.climb(self.problem, judge, starts, self.context.seen, self.random_state)

@@ -16,6 +16,9 @@ EXAMPLE = torch.zeros(1, 3, 16, 16)
 def resnet() -> nn.Module:
     torch.manual_seed(0)
     module: nn.Module = networks.build({"name": "resnet_cifar", "depth": 8}, 10, 3)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
     return module.eval()
 
 

@@ -122,10 +122,10 @@ def test_search_ends_when_its_hypervolume_has_settled() -> None:
 
 
 def test_search_whose_hypervolume_grows_goes_on() -> None:
-    context = context_of(budget=40, settle_after=10, problem=staircase_problem(blocks_per_stage=3))
+    context = context_of(budget=60, settle_after=30, problem=staircase_problem(blocks_per_stage=2, latency_step=2))
     methods.build("hamp").run(context)
     assert not context.settled
-    assert context.spent == 40
+    assert context.spent == 60
 
 
 class Doubling:
