@@ -62,7 +62,8 @@ class Setting:
             "network": NETWORKS[network],
             "weights": str(self.weights / f"{network}.safetensors"),
             "data": {"name": "image_folder", "path": str(self.images), "val_images": VAL_IMAGES},
-            "budget": {"evaluations": 10**6, "dense_passes": dense_passes},
+            # Whether a front has settled is not asked: every method spends what it may.
+            "budget": {"evaluations": None, "dense_passes": dense_passes, "stop_when_settled": False},
             "seed": seed,
             "evaluation": {"threads": 1, "bn_images": BN_IMAGES},
             "finetune": {"epochs": self.epochs, "lr": 0.02, "batch_size": 128},

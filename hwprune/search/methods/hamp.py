@@ -175,7 +175,7 @@ class _Evolution:
         self.problem = problem
         self.archive = context.archive
         self.random_state = context.random_state
-        self.pop_size = population_size(settings.pop_size, context.budget)
+        self.pop_size = population_size(settings.pop_size, context.affordable)
         self.n_starts = self.pop_size // 5 if settings.ls_starts is None else settings.ls_starts
         by_gain = "expected_hypervolume" if settings.selection in ("hsr", "hv_greedy") else "investment"
         self.by_gain = (settings.proposal or by_gain) == "expected_hypervolume"

@@ -92,7 +92,7 @@ class NSGA2:
 
     def _algorithm(self, context: SearchContext) -> Any:
         settings, space = self.settings, context.problem.space
-        pop_size = population_size(settings.pop_size, context.budget)
+        pop_size = population_size(settings.pop_size, context.affordable)
         algorithm = self.algorithm(
             pop_size=pop_size,
             n_offsprings=settings.n_offsprings or pop_size,

@@ -30,7 +30,8 @@ class UniformSweep:
             # Many more ratios than evaluations: rounding makes most of them the same network.
             ratios = np.linspace(0, space.pruning_ratio_max, 4096)
             widths = distinct(space.encoded("group_ratio").decode(np.repeat(ratios[:, None], space.n_var, axis=1)))
-            spread = np.unique(np.linspace(0, len(widths) - 1, min(context.budget, len(widths))).round().astype(int))
+            n = min(context.affordable, len(widths))
+            spread = np.unique(np.linspace(0, len(widths) - 1, n).round().astype(int))
             context.evaluate(widths[spread], "sweep", 0)
             context.end_generation(0)
         return context.archive
