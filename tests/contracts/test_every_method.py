@@ -41,7 +41,7 @@ def problem_for(name: str) -> SearchProblem:
 
 
 def budget_of(name: str) -> int:
-    return BUDGET_INSIDE if name in INSIDE else BUDGET
+    return BUDGET_INSIDE if name in INSIDE - IN_PARTS else BUDGET
 
 
 def run(

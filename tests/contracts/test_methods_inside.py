@@ -49,7 +49,7 @@ SWITCHES = {
 @pytest.mark.parametrize("switches", SWITCHES)
 def test_every_switch_finds_networks_that_are_smaller(switches: str) -> None:
     name, settings = SWITCHES[switches]
-    archive, context = searched(name, settings, 40)
+    archive, context = searched(name, settings, 60)
     assert context.compute.total <= context.passes * (1 + 1e-6)
     front = archive.front()
     dense = archive.evaluations[0].objectives

@@ -142,7 +142,7 @@ def test_other_weights_another_protocol_and_float32_are_not_mixed_up(
 def test_a_search_begins_with_what_others_have_found_out(bench: Workbench, accuracies: Accuracies) -> None:
     first = searched(bench, judge_of(bench, Alone(), accuracies))
     judge = judge_of(bench, Alone(), accuracies)
-    second = searched(bench, judge, 10, seed=5, recall=True)
+    second = searched(bench, judge, 10, "random", seed=5, recall=True)
     recalled = [found for found in second.archive.evaluations if found.origin == "recalled"]
     assert len(recalled) == first.archive.whole.sum()
     assert second.spent == 10  # what is recalled costs nothing
