@@ -147,8 +147,7 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(hwprune, profile):
 
 
 def test_a_search_on_the_recorded_device_ends_in_the_front_of_the_run(hwprune, run, recorded):
-    method = run.parent.name.removeprefix("runs-")
-    again, _ = replay(hwprune, recorded, method, "--budget", 14, runs=f"replayed-{method}")
+    again, _ = replay(hwprune, recorded, "hamp", "--budget", 14, runs="replayed")
     untold = {"device", "engine"}  # recorded in the name of another device
     fronts = [json.loads((folder / "front.json").read_text())["rows"] for folder in (run, again)]
     first, second = ([{key: row[key] for key in row.keys() - untold} for row in rows] for rows in fronts)
@@ -161,15 +160,14 @@ def test_a_search_on_the_recorded_device_ends_in_the_front_of_the_run(hwprune, r
 
 
 def test_what_was_not_recorded_is_marked_wherever_it_is_shown_and_stored_nowhere(hwprune, run, recorded):
-    runs = f"simulated-{run.parent.name}"
-    other, table = replay(hwprune, recorded, "random", "--budget", 10, "--set", "seed=5", runs=runs)
+    other, table = replay(hwprune, recorded, "random", "--budget", 10, "--set", "seed=5", runs="simulated")
     rows = rows_of(other)
     simulated = [row for row in rows if row["simulated"] == "yes"]
     assert simulated
     assert all(row["latency_ms_p50"] == "" and "simulated" in row["trust_reason"] for row in simulated)
     assert table.count(", simulated") == len(simulated)
     assert f"{len(simulated)} of {len(rows)} networks are simulated" in (other / "report.html").read_text()
-    later = hwprune.json("device", "record", "local", f"{runs}.jsonl")
+    later = hwprune.json("device", "record", "local", "simulated.jsonl")
     assert [later[kind] for kind in ("kernels", "networks", "models")] == [
         recorded[kind] for kind in ("kernels", "networks", "models")
     ]

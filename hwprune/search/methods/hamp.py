@@ -29,6 +29,7 @@ Choices of this implementation:
     - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to
       its best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.
+    - ``ls_neighbours_max`` is shared by all starts of a local search.
     - With ``recall``, accuracies that earlier searches of the same network left in the store are known from the start,
       on any device. It is off by default, for a search that begins with them is another one than without.
 """
