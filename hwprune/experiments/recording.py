@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,10 @@ from device_agents.registry import Device
 from hwprune.compilation.compiler import Compiler
 from hwprune.errors import RunError
 from hwprune.experiments.home import Home
+from hwprune.experiments.known_models import known_models
 from hwprune.measurement.measure import FINAL_PROCESSES
 from hwprune.records import PROTOCOL_VERSION, Measurement
 from hwprune.store import Store
-from latency_models.errors import LatencyModelError
-from latency_models.network_model import LatencyModel
-from latency_models.shapes import LayerShape
 
 #: Digits that a time in ms is kept with; clocks of devices tell fewer.
 DIGITS = 9
@@ -32,7 +29,7 @@ class RecordReport:
     Attributes:
         device: name of the device.
         file: where.
-        kernels: measured kernels.
+        kernels: kernels that were measured alone; those that were timed inside networks are in the models.
         networks: measured networks; one that was measured in passing and for a front counts twice.
         models: latency models.
         nameless: networks that were measured before layers were written down, and cannot be asked for.
@@ -67,7 +64,8 @@ def record(home: Home, name: str, path: Path) -> RecordReport:
         rows = _networks(store, device)
     known = [row for row in rows if row.shapes_key]
     networks = {(row.shapes_key, row.conditions.digest, len(row.values_ms) >= FINAL_PROCESSES): row for row in known}
-    models = dict(_models(home, device, {shape for shape, _ in kernels}))
+    # Of several for the same layers, a replay asks the one that the device's present state would have.
+    models = {known.path.stem: known.path.read_text() for known in known_models(home, device)}
     if not kernels and not networks:
         raise RunError(f"nothing was measured on {name} by this version: run 'hwprune device profile {name}' first")
     header = {
@@ -98,17 +96,6 @@ def _networks(store: Store, device: Device) -> list[Measurement]:
         and row.conditions.schedule_version == Compiler.schedule_version
         and row.conditions.protocol_version == PROTOCOL_VERSION
     ]
-
-
-def _models(home: Home, device: Device, kernels: set[LayerShape]) -> Iterator[tuple[str, str]]:
-    """Latency models whose kernels are among the recorded ones: others are of an earlier state of the device."""
-    for path in sorted(home.models.glob(f"{device.name}-*.json")):
-        content = path.read_text()
-        try:
-            if kernels.issuperset(LatencyModel.from_json(content).table):
-                yield path.stem, content
-        except LatencyModelError:
-            continue
 
 
 def _plain(row: Measurement) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def models(hwprune):
         {"x": ["batch", 16, "height", "width"]},
         {"w": weights(32, 16, 3, 3)},
     )
-    save(folder / "odd.onnx", [helper.make_node("NoSuch", ["x"], ["y"], name="the odd one")], {"x": [1, 4]}, {})
+    save(folder / "odd.onnx", [helper.make_node("NoSuch", ["z"], ["y"], name="the odd one")], {"z": [1, 4]}, {})
     return ["two.onnx", "free.onnx", "odd.onnx"]
 
 
