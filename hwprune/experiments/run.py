@@ -291,7 +291,7 @@ def search_problem(
         shapes=bench.arithmetic,
         parameters=bench.slicer.parameter_counts,
         latency_ms=latency_ms,
-        planned_memory_bytes=bench.memory,
+        planned_memory_bytes=bench.memory if "peak_memory" in wanted else None,
         energy_mj=energy_mj,
     )
 
