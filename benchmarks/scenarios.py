@@ -25,7 +25,7 @@ from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.home import Home
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
-from hwprune.measurement.measure import NetworkJob
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.scenario import Scenario
 
 BY_HAND = Path(__file__).parent / "comparison/by_hand.py"

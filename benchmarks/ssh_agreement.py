@@ -30,7 +30,7 @@ from hwprune.experiments.devices import add_board, add_local, pin, way_to
 from hwprune.experiments.home import Home
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
-from hwprune.measurement.measure import NetworkJob
+from hwprune.measurement.jobs import NetworkJob
 
 #: Depth of a ResNet for CIFAR and pixels of its square input.
 NETWORKS = ((20, 16), (20, 32), (56, 32))

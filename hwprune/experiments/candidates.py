@@ -15,7 +15,7 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.resident import NotResidentError, ResidentNetwork
 from hwprune.compilation.timeline import Timeline
 from hwprune.experiments.workbench import Workbench
-from hwprune.measurement.measure import NetworkJob
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.pruning.plan import PruningPlan
 
 #: Networks of random widths, besides those of every number of blocks, that show a resident library its kernels.

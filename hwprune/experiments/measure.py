@@ -30,7 +30,8 @@ from hwprune.experiments.model_jobs import Engine, ModelJobs, Prepared
 from hwprune.experiments.progress import Console, Silent
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.turns import turn_on
-from hwprune.measurement.measure import FINAL_PROCESSES, NetworkJob
+from hwprune.measurement.jobs import NetworkJob
+from hwprune.measurement.measure import FINAL_PROCESSES
 from hwprune.models.inputs import Shape
 from hwprune.records import Measurement
 from hwprune.scenario import BURST, Scenario

@@ -18,7 +18,7 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import Graph, trace_program
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import HwpruneError, TraceError
-from hwprune.measurement.measure import NetworkJob
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.models.inputs import Shape
 from hwprune.models.model_file import ModelFile, open_model
 from hwprune.models.onnx_file import inputs_of

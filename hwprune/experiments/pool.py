@@ -26,7 +26,7 @@ from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session, own_kernels_ms
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.boards import board_ratios, together
-from hwprune.measurement.measure import KernelCompiler, KernelPack, NetworkJob
+from hwprune.measurement.jobs import KernelCompiler, KernelPack, NetworkJob
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
 from hwprune.scenario import BURST, Scenario

@@ -10,7 +10,8 @@ from hwprune.experiments.model_jobs import packed
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
-from hwprune.measurement.measure import FINAL_PROCESSES, NetworkJob
+from hwprune.measurement.jobs import NetworkJob
+from hwprune.measurement.measure import FINAL_PROCESSES
 from hwprune.models.model_file import export_onnx
 from hwprune.records import Measurement
 

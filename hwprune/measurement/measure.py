@@ -7,22 +7,23 @@ import datetime
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from device_agents.client import NO_LOAD, AgentClient, SelfTest, TimingRequest
 from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
 from hwprune.measurement.clock import Clock
+from hwprune.measurement.jobs import KernelCompiler, KernelPack, NetworkJob
 from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.scenarios import measure_steadily, settings_of
 from hwprune.measurement.session import Progress, Settings, Subject
 from hwprune.measurement.trust import fallback_complaint
-from hwprune.records import Artifact, Conditions, Measurement, digest, network_key
+from hwprune.records import Artifact, Conditions, Measurement
 from hwprune.scenario import BURST, Scenario
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape
@@ -52,74 +53,6 @@ FINAL_PASSES = 3
 #: What is measured: a network's job, or a kernel's layer shape; and what work on the device comes to.
 Wanted = TypeVar("Wanted")
 Result = TypeVar("Result")
-
-
-class KernelPack(Protocol):
-    """One library of many kernels."""
-
-    @property
-    def artifact(self) -> Artifact:
-        """The library."""
-        ...
-
-    @property
-    def index(self) -> Mapping[LayerShape, tuple[int, tuple[int, ...]]]:
-        """Layer -> number of its kernel and the integers to call it with."""
-        ...
-
-
-class KernelCompiler(Protocol):
-    """What :class:`Measurer` needs of ``compilation.compiler.Compiler``."""
-
-    @property
-    def schedule_version(self) -> str:
-        """Version of the kernels' schedules."""
-        ...
-
-    def kernels(self, shapes: Sequence[LayerShape]) -> KernelPack:
-        """One library with the kernels of these layers."""
-        ...
-
-
-@dataclass(frozen=True)
-class NetworkJob:
-    """A compiled network to measure.
-
-    Attributes:
-        artifact: its library, or a resident one that runs it.
-        self_test: what the library must compute before any number of it is believed.
-        own_kernels_ms: what its kernels with a schedule of ours take together, as far as that is known; the rest of its
-            latency is then the share of the others. Needed only where it makes calls to others.
-        numbers: what stands for its widths in a resident library; () in a library of its own.
-        memory_bytes: packed weights plus arena of the network itself; None for the library's.
-        engine: what runs it, where that is not our own code: ``onnxruntime`` with its version.
-        shapes: its layers; () for the library's.
-    """
-
-    artifact: Artifact
-    self_test: SelfTest | None = None
-    own_kernels_ms: float | None = None
-    numbers: tuple[int, ...] = ()
-    memory_bytes: int | None = None
-    engine: str = ""
-    shapes: tuple[LayerShape, ...] = ()
-
-    @functools.cached_property
-    def key(self) -> str:
-        """What its measurement is kept under."""
-        if not self.numbers:
-            return self.artifact.sha256
-        return digest({"library": self.artifact.sha256, "numbers": list(self.numbers)})
-
-    @functools.cached_property
-    def shapes_key(self) -> str:
-        """Digest of its layers, which is the same wherever it is compiled."""
-        return network_key(self.shapes or self.artifact.shapes)
-
-    @property
-    def planned_memory_bytes(self) -> int | None:
-        """Packed weights plus arena; None where they are not ours."""
-        return self.artifact.planned_memory_bytes if self.memory_bytes is None else self.memory_bytes
 
 
 @dataclass

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from device_agents.registry import Device
 from device_agents.replay import Recording
 from hwprune.errors import ConfigError
-from hwprune.measurement.measure import FINAL_PROCESSES, NetworkJob
+from hwprune.measurement.jobs import NetworkJob
+from hwprune.measurement.measure import FINAL_PROCESSES
 from hwprune.measurement.session import Progress
 from hwprune.records import PROTOCOL_VERSION, Conditions, Measurement
 from hwprune.scenario import BURST, Scenario

@@ -25,7 +25,7 @@ from hwprune.experiments import session as sessions
 from hwprune.experiments.candidates import self_test
 from hwprune.experiments.home import Home
 from hwprune.experiments.session import open_session
-from hwprune.measurement.measure import NetworkJob
+from hwprune.measurement.jobs import NetworkJob
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(180)]
 

@@ -11,8 +11,9 @@ import pytest
 from device_agents.client import AgentClient
 from device_agents.errors import AgentError, AgentLost, DeviceBusy, RequestRefused
 from device_agents.transport import LoopbackTransport
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.link import LOSSES_MAX, Link, LostByWork
-from hwprune.measurement.measure import Measurer, NetworkJob
+from hwprune.measurement.measure import Measurer
 from hwprune.store import Store
 from latency_models.shapes import LayerShape
 

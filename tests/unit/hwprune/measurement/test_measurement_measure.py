@@ -10,7 +10,8 @@ import pytest
 
 from device_agents.client import SelfTest
 from hwprune.errors import ConfigError
-from hwprune.measurement.measure import Measurer, NetworkJob
+from hwprune.measurement.jobs import NetworkJob
+from hwprune.measurement.measure import Measurer
 from hwprune.records import Measurement
 from hwprune.store import Store, shape_key
 from latency_models.shapes import LayerShape

@@ -17,8 +17,9 @@ from hwprune.experiments.members import members_of
 from hwprune.experiments.pool import OneAtATime, PoolSession
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import DeviceSession
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.link import Link
-from hwprune.measurement.measure import Measurer, NetworkJob
+from hwprune.measurement.measure import Measurer
 from hwprune.measurement.session import Settings
 from hwprune.store import Store
 from latency_models.shapes import LayerShape

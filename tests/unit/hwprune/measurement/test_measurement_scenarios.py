@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from device_agents.client import NO_LOAD, Block
-from hwprune.measurement.measure import NETWORK_SETTINGS, Measurer, NetworkJob
+from hwprune.measurement.jobs import NetworkJob
+from hwprune.measurement.measure import NETWORK_SETTINGS, Measurer
 from hwprune.measurement.scenarios import grade_steady, kept_blocks, settings_of
 from hwprune.records import Conditions, Measurement
 from hwprune.scenario import BURST, Scenario
