@@ -44,10 +44,10 @@ bench: compiler $(DEV)  ## Run every benchmark in its quick form
 	done; [ $$found = 1 ] || echo "there are no benchmarks yet"
 
 # Emulated boards are kept in $$HWPRUNE_BOARDS (hwprune-boards in the temp folder); building them takes a minute, once.
+# test_board_fleet.py profiles and searches two of them, which takes a quarter of an hour: run it by its name.
 test-devices: compiler $(DEV)  ## Run the tests against SSH servers, network namespaces and emulated arm64 boards
 	@tests/integration/devices/install.sh || echo "not all could be installed: tests that need it are skipped"
 	$(call pytest,-n 2 --dist loadfile tests/integration/devices/test_board_faults.py tests/integration/devices/test_board_latency.py)
-	$(call pytest,tests/integration/devices/test_board_fleet.py)
 	$(call pytest,tests/integration/devices --ignore-glob '*/test_board_*')
 
 test-gpu: compiler $(DEV)  ## Run the tests that need a CUDA device
