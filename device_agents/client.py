@@ -222,6 +222,8 @@ class AgentClient:
         *,
         blocks: int = 10,
         steady_blocks: int = 0,
+        level_ms: float | None = None,
+        patience: float = 0.0,
         calls_min: int = 5,
         block_ms_min: float = 10.0,
         warmup_ms_max: float = 300.0,
@@ -235,7 +237,11 @@ class AgentClient:
         Args:
             requests: what to time; a library's failure in one of them is data in its result.
             blocks: most blocks of each.
-            steady_blocks: one has enough after so many in a row with the reference kernel at one level; 0 for never.
+            steady_blocks: one has enough after so many with the reference kernel at one level, at ``level_ms`` if that
+                is given, else in a row; 0 for never.
+            level_ms: what the reference kernel takes while nothing slows the device, if that is known.
+            patience: how long blocks are held back until the device is at that level, as a multiple of the time that
+                they take; 0 to time them as it comes.
             calls_min: least number of values in a block.
             block_ms_min: least length of a block.
             warmup_ms_max: longest warm-up of each.
@@ -268,6 +274,8 @@ class AgentClient:
             jobs=jobs,
             blocks=blocks,
             steady_blocks=steady_blocks,
+            level_ns=1e6 * (level_ms or 0.0),
+            patience=float(patience),
             calls_min=calls_min,
             block_ms_min=float(block_ms_min),
             warmup_ms_max=float(warmup_ms_max),

@@ -23,7 +23,7 @@ from typing import IO, Any, Callable, NamedTuple
 #: 3: hello names the host and limits the folder; clean; energy of blocks; every line is answered.
 #: 4: a library that has to be put again is missing, not a failure; jobs of a measurement may end when they are steady.
 #: 5: measure takes a load: a pace, untimed calls before each block, cold caches; blocks tell the device's state.
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 #: Seconds between an agent's signs of life while it works.
 HEARTBEAT_S = 2.0
@@ -281,6 +281,8 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
         "jobs": list_of(_job, 65536),
         "blocks": integer(1, 10000),
         "steady_blocks": integer(0, 10000),
+        "level_ns": number(0.0, 1e12),
+        "patience": number(0.0, 100.0),
         "calls_min": integer(1, 1000000),
         "block_ms_min": number(0.0, 60000.0),
         "warmup_ms_max": number(0.0, 60000.0),

@@ -40,6 +40,7 @@ class Runner:
         self._channel = channel
         self._library: Library | None = None
         self._jobs: dict[int, timing.Job] = {}
+        self._gate = timing.Gate(0, 0)
         self._meter: energy.Meter | None = None
 
     def answer(self, message: dict[str, Any], payload: bytes = b"") -> None:
@@ -95,6 +96,7 @@ class Runner:
     def warm(self, request: dict[str, Any]) -> None:
         """Take over the ``jobs`` and warm each up; answer with a line for each, then ``done``."""
         self._jobs = {}
+        self._gate = timing.Gate(request["level_ns"], request["patience"])
         deadline = time.monotonic() + request["budget_s"]
         overhead_ns: dict[int, float] = {}
         wanted_load = request["load"]
@@ -125,7 +127,8 @@ class Runner:
     def round(self, request: dict[str, Any]) -> None:
         """One block of every job in ``order``; answer with a line for each, then ``done``."""
         reference = timing.Reference(self.library.reference, self.library.time_calls)
-        for block in timing.run_round(self._jobs, request["order"], reference, self.meter, request["budget_s"]):
+        order, budget_s = request["order"], request["budget_s"]
+        for block in timing.run_round(self._jobs, order, reference, self._gate, self.meter, budget_s):
             self.answer(block)
         self.answer({"done": True})
 

@@ -6,6 +6,7 @@ import time
 from typing import Any, Callable, NamedTuple
 
 from device_agents.agent.children import Child, ChildFailed
+from device_agents.agent.timing import NEAR_LEVEL
 
 Progress = Callable[[int, int], None]
 
@@ -18,7 +19,11 @@ class Settings(NamedTuple):
 
     Attributes:
         blocks: most blocks of each job.
-        steady_blocks: a job is done after so many blocks in a row with the reference kernel at one level; 0 for never.
+        steady_blocks: a job is done after so many blocks with the reference kernel at one level, the device's own where
+            that is known, else in a row; 0 for never.
+        level_ns: what the reference kernel takes at the device's own level; 0 where that is not known.
+        patience: how long blocks are held back until the device is at its level, as a multiple of the time that they
+            take.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         warmup_ms_max: longest warm-up of one job.
@@ -29,6 +34,8 @@ class Settings(NamedTuple):
 
     blocks: int
     steady_blocks: int
+    level_ns: float
+    patience: float
     calls_min: int
     block_ms_min: float
     warmup_ms_max: float
@@ -96,8 +103,10 @@ class Measuring:
         return [place for place in self._places[handle] if self.results[place]["error"] is None]
 
     def _unfinished(self, handle: int) -> list[int]:
-        enough = self._settings.steady_blocks
-        return [place for place in self._alive(handle) if not is_steady(self.results[place]["blocks"], enough)]
+        enough, level_ns = self._settings.steady_blocks, self._settings.level_ns
+        return [
+            place for place in self._alive(handle) if not is_steady(self.results[place]["blocks"], enough, level_ns)
+        ]
 
     def _remaining_s(self) -> float:
         return max(0.0, self._end - time.monotonic())
@@ -113,6 +122,8 @@ class Measuring:
                 "calls_min": self._settings.calls_min,
                 "block_ns_min": self._settings.block_ms_min * 1e6,
                 "budget_s": self._remaining_s(),
+                "level_ns": self._settings.level_ns,
+                "patience": self._settings.patience,
                 "load": self._settings.load,
             }
             if self._turn(handle, request, waiting):
@@ -173,9 +184,21 @@ class Measuring:
         self._progress(min(self._done, self._total), self._total)
 
 
-def is_steady(blocks: list[dict[str, Any]], enough: int) -> bool:
-    """Whether the reference kernel stood at one level during the last ``enough`` blocks; 0 is never enough."""
-    if not 0 < enough <= len(blocks):
+def is_steady(blocks: list[dict[str, Any]], enough: int, level_ns: float = 0) -> bool:
+    """Whether the reference kernel stood at one level during ``enough`` blocks; 0 is never enough.
+
+    Args:
+        blocks: of one job.
+        enough: how many are.
+        level_ns: the level that is meant, if it is known: it may come and go. Otherwise the last blocks count: a level
+            that was left is not known to be the one that others will stand at.
+    """
+    readings = [(block["before_ns"], block["after_ns"]) for block in blocks]
+    if level_ns:
+        readings = sorted(pair for pair in readings if max(pair) <= level_ns * (1 + NEAR_LEVEL))
+    else:
+        readings = readings[-enough:]
+    if not 0 < enough <= len(readings):
         return False
-    readings = [block[side] for block in blocks[-enough:] for side in ("before_ns", "after_ns")]
-    return bool(max(readings) <= min(readings) * (1 + STEADY_WITHIN))
+    windows = (sum(readings[start : start + enough], ()) for start in range(len(readings) - enough + 1))
+    return any(max(window) <= min(window) * (1 + STEADY_WITHIN) for window in windows)

@@ -37,6 +37,12 @@ BUSY_PIECE_NS = 10_000_000
 #: Calls of the reference kernel on each side of a block; the fastest counts.
 REFERENCE_CALLS = 12
 
+#: The device runs at its own level where the reference kernel takes no longer than this share more.
+NEAR_LEVEL = 0.03
+
+#: Waiting for that level: granted before anything was timed, and the longest that is waited at a time.
+FIRST_PATIENCE_NS, WAIT_NS_MAX = 500_000_000, 1_000_000_000
+
 
 class CallFailed(Exception):  # noqa: N818
     """A call that reported an error."""
@@ -177,8 +183,44 @@ class Reference:
         return min(self._time_calls(self._call, REFERENCE_CALLS, 1))
 
 
+class Gate:
+    """Holds a block back while the device is slower than its own level, and may be only for a moment.
+
+    A core that shares its units with another one's work changes its speed several times a second, and slows networks
+    by another factor than the reference kernel: what is timed in a slow moment is lost. It waits by working, since
+    clocks fall while a core rests.
+
+    Args:
+        level_ns: what the reference kernel takes at the device's own level; 0 where that is not known: always open.
+        patience: how long to wait altogether, as a multiple of the time that was spent on blocks.
+    """
+
+    def __init__(self, level_ns: float, patience: float) -> None:
+        self._slowest_ns = level_ns * (1 + NEAR_LEVEL)
+        self._patience = patience
+        self._left_ns = float(FIRST_PATIENCE_NS) if level_ns and patience else 0.0
+
+    def wait(self, reference: Reference, reading_ns: int) -> int:
+        """The reference kernel's reading when the device is back at its level, or when patience has run out.
+
+        Args:
+            reference: the reference kernel.
+            reading_ns: its last reading.
+        """
+        start_ns = time.perf_counter_ns()
+        end_ns = start_ns + min(self._left_ns, WAIT_NS_MAX)
+        while reading_ns > self._slowest_ns and time.perf_counter_ns() < end_ns:
+            reading_ns = reference.ns()
+        self._left_ns -= time.perf_counter_ns() - start_ns
+        return reading_ns
+
+    def spent(self, block_ns: int) -> None:
+        """A block has taken so long: patience grows with it."""
+        self._left_ns += self._patience * block_ns
+
+
 def run_round(
-    jobs: dict[int, Job], order: list[int], reference: Reference, meter: Meter, budget_s: float
+    jobs: dict[int, Job], order: list[int], reference: Reference, gate: Gate, meter: Meter, budget_s: float
 ) -> Iterator[dict[str, Any]]:
     """One block of every job, each between two readings of the reference that neighbours share.
 
@@ -186,6 +228,7 @@ def run_round(
         jobs: what to time, by place.
         order: the places to time, first to last.
         reference: the reference kernel.
+        gate: holds blocks back.
         meter: tells the energy.
         budget_s: no block starts later than this.
 
@@ -201,9 +244,10 @@ def run_round(
         try:
             if jobs[place].keep_busy():
                 before = None  # what was read before that is too old
-            before = before or reference.ns()
-            energy = meter.read()
+            before = gate.wait(reference, before or reference.ns())
+            energy, start_ns = meter.read(), time.perf_counter_ns()
             values = jobs[place].block()
+            gate.spent(time.perf_counter_ns() - start_ns)
         except CallFailed as error:
             yield {"job": place, "error": str(error)}
             continue

@@ -23,7 +23,9 @@ class Settings:
 
     Attributes:
         blocks: most blocks of each process in one go.
-        steady_blocks: a process has enough after so many in a row while the device stood still; 0 for never.
+        steady_blocks: a process has enough after so many while the device stood still; 0 for never.
+        patience: how long blocks are held back while the device is slower than it is known for, as a multiple of the
+            time that they take.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         repeats_max: how often blocks are added to earn the grade B.
@@ -35,6 +37,7 @@ class Settings:
 
     blocks: int = 10
     steady_blocks: int = 0
+    patience: float = 4.0
     calls_min: int = 5
     block_ms_min: float = 10.0
     repeats_max: int = 5
@@ -118,7 +121,7 @@ def measure(
     Returns:
         Whether other programs rested all the time.
     """
-    spent_s, always_quiet = 0.0, True
+    spent_s, always_quiet, pending = 0.0, True, list[Subject]()
     for repeat in itertools.count():
         # While other programs are busy on a device that is not known yet, only many blocks hold an undisturbed moment.
         searching = device_reference_ms is None and not always_quiet and spent_s < settings.repeat_s / 3
@@ -130,25 +133,35 @@ def measure(
             before_repeat()
         start = time.monotonic()
         before = client.state()
-        results = _request(client, pending, settings, progress if not repeat else None)
+        results = _request(client, pending, settings, device_reference_ms, progress if not repeat else None)
         elapsed_s, after = time.monotonic() - start, client.state()
         is_quiet = busy_cores(before, after, elapsed_s) - threads <= quiet_cores(before, after, elapsed_s)
         always_quiet, spent_s = always_quiet and is_quiet, spent_s + elapsed_s
         for subject, found in zip(pending, results, strict=True):
             _add(subject, found, is_quiet, device_reference_ms)
         # Common to all that were timed in the same turns; those that have their grade keep the level it was given at.
-        level_ms = reference_level_ms(
-            [block for subject in pending for blocks in subject.blocks for block in blocks],
-            support=0.0 if device_reference_ms is None and not always_quiet else 0.5,
-        )
+        support = 0.0 if device_reference_ms is None and not always_quiet else 0.5
+        level_ms = reference_level_ms(_blocks(pending), device_reference_ms, support)
         for subject in pending:
             subject.repeats = repeat
             subject.regrade(level_ms, device_reference_ms)
+    left = [subject for subject in pending if subject.is_pending]
+    level_ms = reference_level_ms(_blocks(left))  # the device does not come back to its own: theirs, with its doubt
+    for subject in left:
+        subject.regrade(level_ms, device_reference_ms)
     return always_quiet
 
 
+def _blocks(subjects: Sequence[Subject]) -> list[Block]:
+    return [block for subject in subjects for blocks in subject.blocks for block in blocks]
+
+
 def _request(
-    client: AgentClient, subjects: Sequence[Subject], settings: Settings, progress: Progress | None
+    client: AgentClient,
+    subjects: Sequence[Subject],
+    settings: Settings,
+    level_ms: float | None,
+    progress: Progress | None,
 ) -> list[list[TimingResult]]:
     """Results of each subject's processes."""
     requests = [request for subject in subjects for request in subject.requests]
@@ -157,6 +170,8 @@ def _request(
             requests,
             blocks=settings.blocks,
             steady_blocks=settings.steady_blocks,
+            level_ms=level_ms,
+            patience=settings.patience,
             calls_min=settings.calls_min,
             block_ms_min=settings.block_ms_min,
             max_s=max(settings.repeat_s, settings.request_s * len(requests)),

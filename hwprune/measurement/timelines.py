@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from latency_models.kernel_table import KernelTime
 FloatArray = npt.NDArray[np.float64]
 
 #: Blocks of each network that are added at a time, and their length; and how long to add until enough are undisturbed.
-BLOCKS, BLOCK_MS, PATIENCE_S = 12, 3.0, 30.0
+BLOCKS, BLOCK_MS, PATIENCE_S = 12, 3.0, 10.0
 #: Networks whose blocks take turns.
 NETWORKS_A_SITTING = 8
 #: Share of the kept runs, the fastest by their total, whose calls are averaged: sums of kernels are then networks.
@@ -118,21 +117,19 @@ class Timer:
         for job in jobs:
             self._size(client, job)
         known_ms = self._measurer.reference_ms(self._timeline.artifact.schedule_version)
-        level_ms, doubt = float("nan"), 0.0
+        level_ms = float("nan")
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             running = [job for job in jobs if job.error is None]
-            pending = [job for job in running if not job.kept(level_ms)]
-            if not pending and doubt <= DOUBT_LIMITS["B"]:
+            is_far = known_ms is not None and clock_doubt(known_ms / level_ms) > DOUBT_LIMITS["A"]
+            pending = running if is_far else [job for job in running if not job.kept(level_ms)]
+            if not pending:
                 break
             self._measurer.wait_until_ready()
-            self._add_blocks(client, pending or running, known_ms)
-            level_ms = reference_level_ms([frame for job in jobs for frame in job.frames])
-            doubt = clock_doubt(known_ms / level_ms) if known_ms and math.isfinite(level_ms) else 0.0
-        if doubt > DOUBT_LIMITS["B"]:
-            return [None] * len(jobs)
-        ratio = known_ms / level_ms if known_ms else 1.0
-        return [None if job.error else _times(job, job.kept(level_ms), ratio, doubt) for job in jobs]
+            self._add_blocks(client, pending, known_ms)
+            level_ms = reference_level_ms([frame for job in jobs for frame in job.frames], known_ms)
+        slower_ms = reference_level_ms([frame for job in jobs for frame in job.frames])
+        return [_times(job, level_ms, known_ms) or _times(job, slower_ms, known_ms) for job in jobs]
 
     def _size(self, client: AgentClient, job: _Runs) -> None:
         """Make a block long enough, or note why the network cannot run."""
@@ -195,9 +192,20 @@ def open_timer(measurer: Measurer, timeline: Timeline) -> Iterator[Timer | None]
     measurer.do(timer.unload)  # an exception ends the agent, which ends its processes
 
 
-def _times(job: _Runs, kept: Sequence[int], ratio: float, doubt: float) -> list[KernelTime] | None:
-    """Mean of each call over the fastest runs of the kept blocks; None without these."""
-    if not kept:
+def _times(job: _Runs, level_ms: float, known_ms: float | None) -> list[KernelTime] | None:
+    """Mean of each call over the fastest runs of the kept blocks, given at the device's own level of the reference.
+
+    Args:
+        job: what was timed.
+        level_ms: the level that blocks are kept at.
+        known_ms: the device's own; None where that is not known.
+
+    Returns:
+        None without blocks to keep, and where the level is too far from the device's own.
+    """
+    ratio = known_ms / level_ms if known_ms else 1.0
+    doubt, kept = clock_doubt(ratio), job.kept(level_ms)
+    if job.error is not None or not kept or doubt > DOUBT_LIMITS["B"]:
         return None
     runs = np.vstack([job.times_ms[block] for block in kept])
     count = max(5, round(FASTEST * len(runs)))

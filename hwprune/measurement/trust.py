@@ -59,20 +59,30 @@ class Grade:
     is_steady: bool = False
 
 
-def reference_level_ms(blocks: Sequence[Block], support: float = 0.5) -> float:
+def reference_level_ms(blocks: Sequence[Block], known_ms: float | None = None, support: float = 0.5) -> float:
     """Lowest reading of the reference kernel that many blocks share; NaN without blocks.
 
     A few fast blocks (a moment of a higher clock) do not make a level, and neither do the many scattered slow ones of
-    a core that is shared.
+    a core that is shared. Where the device is known, blocks at its own level go before slower ones, however many.
 
     Args:
         blocks: blocks of all that was timed in turns.
+        known_ms: the level that the device is known for, or None.
         support: how many blocks must share it, as a share of those that share the most frequent one; at least
             :data:`KEPT_BLOCKS_MIN`.
     """
     readings = _readings_ms(blocks)
     if not len(readings):
         return float("nan")
+    level_ms = _shared_level_ms(readings, support)
+    if known_ms is not None and level_ms > known_ms:
+        own = readings[np.abs(readings / known_ms - 1).max(axis=1) <= LIMITS["B"]]
+        if len(own) >= KEPT_BLOCKS_MIN:
+            return _shared_level_ms(own, support)
+    return level_ms
+
+
+def _shared_level_ms(readings: npt.NDArray[np.float64], support: float) -> float:
     centres = np.sort(readings.mean(axis=1))
     low, high = readings.min(axis=1), readings.max(axis=1)
     for limit in LIMITS.values():

@@ -36,6 +36,8 @@ REQUESTS = [
             "jobs": [{"handle": 1, "index": None, "numbers": [3]}],
             "blocks": 1,
             "steady_blocks": 0,
+            "level_ns": 0.0,
+            "patience": 0.0,
             "calls_min": 1,
             "block_ms_min": 1.0,
             "warmup_ms_max": 1.0,

@@ -2,7 +2,7 @@ import itertools
 import time
 
 import pytest
-from test_agent_timing import NO_METER, Sleeper
+from test_agent_timing import NO_METER, OPEN, Sleeper
 
 from device_agents.agent import load as module
 from device_agents.agent.load import Flush, Gap, Load, flush_bytes
@@ -77,7 +77,7 @@ def test_a_steady_load_calls_without_being_timed_before_each_block():
 def test_the_reference_is_read_between_the_untimed_calls_and_the_block():
     log = []
     jobs = {0: Job(Sleeper(0.001, log=log, name="call"), load=Load(busy_ns=5e6))}
-    (block,) = run_round(jobs, [0], Reference(Sleeper(log=log, name="reference")), NO_METER, budget_s=10.0)
+    (block,) = run_round(jobs, [0], Reference(Sleeper(log=log, name="reference")), OPEN, NO_METER, budget_s=10.0)
     first = log.index("reference")
     assert first >= 2
     assert set(log[:first]) == {"call"}
@@ -113,5 +113,5 @@ def test_twice_the_largest_cache_is_read(tmp_path):
 
 def test_a_job_that_cannot_keep_its_pace_leaves_the_others_alone():
     jobs = {0: Job(Sleeper(0.001), load=Load(rate_hz=200.0)), 1: Job(Sleeper())}
-    blocks = list(run_round(jobs, [0, 1], Reference(Sleeper()), NO_METER, budget_s=10.0))
+    blocks = list(run_round(jobs, [0, 1], Reference(Sleeper()), OPEN, NO_METER, budget_s=10.0))
     assert [len(block["ns"]) for block in blocks] == [1, 1]

@@ -23,6 +23,8 @@ MEASURE = {
     "jobs": [{"handle": 1, "index": 0, "numbers": [16]}],
     "blocks": 3,
     "steady_blocks": 0,
+    "level_ns": 0.0,
+    "patience": 0.0,
     "calls_min": 5,
     "block_ms_min": 10.0,
     "warmup_ms_max": 300.0,

@@ -23,3 +23,18 @@ def blocks_at(*references_ns):
 )
 def test_a_job_is_steady_when_the_reference_stood_still_during_its_last_blocks(references_ns, enough, steady):
     assert is_steady(blocks_at(*references_ns), enough) is steady
+
+
+@pytest.mark.parametrize(
+    ("references_ns", "enough", "steady"),
+    [
+        ((1000, 1004, 1009), 2, True),
+        ((1000, 1000, 1200, 1200, 1000, 1000), 2, True),  # the level may come and go
+        ((1000, 1000, 1200, 1200, 1000, 1000), 3, False),
+        ((1200, 1200, 1200, 1200), 2, False),  # still, but not at the device's own level
+        ((1000, 1020, 1000, 1020), 2, False),
+        ((900, 900, 900), 2, True),  # a device that has become faster has a new level
+    ],
+)
+def test_where_the_level_is_known_only_blocks_at_it_count(references_ns, enough, steady):
+    assert is_steady(blocks_at(*references_ns), enough, level_ns=1000) is steady

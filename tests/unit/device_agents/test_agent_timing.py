@@ -5,9 +5,10 @@ import pytest
 
 from device_agents.agent import timing
 from device_agents.agent.energy import Meter
-from device_agents.agent.timing import CallFailed, Job, Reference, run_round, time_calls, warm_up
+from device_agents.agent.timing import CallFailed, Gate, Job, Reference, run_round, time_calls, warm_up
 
 NO_METER = Meter("/nowhere")
+OPEN = Gate(0, 0)
 
 
 class Sleeper:
@@ -43,6 +44,40 @@ def test_a_status_other_than_zero_ends_the_timing():
 
 def test_a_call_without_a_status_is_a_success():
     assert len(time_calls(lambda: None, 3)) == 3
+
+
+class Slow:
+    """A reference kernel that stands at readings of its own making."""
+
+    def __init__(self, *readings_ns):
+        self.readings_ns = iter(readings_ns)
+
+    def ns(self):
+        return next(self.readings_ns)
+
+
+def test_a_block_waits_until_the_device_is_at_its_level_again():
+    gate = Gate(level_ns=1000, patience=2.0)
+    assert gate.wait(Slow(1300, 1250, 1020, 1250), 1300) == 1020
+    assert gate.wait(Slow(), 1029) == 1029
+    assert gate.wait(Slow(), 700) == 700
+
+
+def test_patience_ends_and_grows_with_what_was_timed():
+    gate, slow = Gate(level_ns=1000, patience=0.5), Slow(*itertools.repeat(1300, 10_000_000))
+    began = time.perf_counter_ns()
+    assert gate.wait(slow, 1300) == 1300
+    assert time.perf_counter_ns() - began >= timing.FIRST_PATIENCE_NS
+    gate.spent(100_000_000)
+    began = time.perf_counter_ns()
+    assert gate.wait(slow, 1300) == 1300
+    assert time.perf_counter_ns() - began < 2_000_000_000
+    assert next(slow.readings_ns) == 1300
+
+
+@pytest.mark.parametrize("gate", [OPEN, Gate(1000, 0.0)])
+def test_without_a_level_or_patience_nothing_is_waited_for(gate):
+    assert gate.wait(Slow(), 1300) == 1300
 
 
 def test_warm_up_goes_on_while_calls_get_faster():
@@ -91,7 +126,7 @@ def test_warm_up_tells_how_many_calls_it_took():
 def test_neighbouring_blocks_share_a_reading_of_the_reference():
     log = []
     jobs = {place: Job(Sleeper(log=log, name=place)) for place in (0, 1)}
-    blocks = list(run_round(jobs, [0, 1], Reference(Sleeper(log=log, name="reference")), NO_METER, budget_s=10.0))
+    blocks = list(run_round(jobs, [0, 1], Reference(Sleeper(log=log, name="reference")), OPEN, NO_METER, budget_s=10.0))
     reading = ["reference"] * (timing.REFERENCE_CALLS + 1)
     assert log == [*reading, 0, 0, *reading, 1, 1, *reading]
     assert blocks[0]["after_ns"] == blocks[1]["before_ns"]
@@ -100,16 +135,13 @@ def test_neighbouring_blocks_share_a_reading_of_the_reference():
 
 def test_a_round_keeps_the_order_it_is_given():
     jobs = {place: Job(Sleeper()) for place in range(4)}
-    assert [block["job"] for block in run_round(jobs, [3, 1, 0], Reference(Sleeper()), NO_METER, budget_s=10.0)] == [
-        3,
-        1,
-        0,
-    ]
+    blocks = run_round(jobs, [3, 1, 0], Reference(Sleeper()), OPEN, NO_METER, budget_s=10.0)
+    assert [block["job"] for block in blocks] == [3, 1, 0]
 
 
 def test_a_job_that_fails_in_a_round_is_told_and_the_others_go_on():
     jobs = {0: Job(Sleeper()), 1: Job(Sleeper(fail_at=2)), 2: Job(Sleeper())}
-    blocks = list(run_round(jobs, [0, 1, 2], Reference(Sleeper()), NO_METER, budget_s=10.0))
+    blocks = list(run_round(jobs, [0, 1, 2], Reference(Sleeper()), OPEN, NO_METER, budget_s=10.0))
     assert blocks[1] == {"job": 1, "error": "returned status 5"}
     assert "ns" in blocks[0]
     assert "ns" in blocks[2]
@@ -117,4 +149,5 @@ def test_a_job_that_fails_in_a_round_is_told_and_the_others_go_on():
 
 def test_no_block_starts_after_the_budget():
     jobs = {0: Job(Sleeper(0.02)), 1: Job(Sleeper(0.02))}
-    assert [block["job"] for block in run_round(jobs, [0, 1], Reference(Sleeper()), NO_METER, budget_s=0.01)] == [0]
+    blocks = run_round(jobs, [0, 1], Reference(Sleeper()), OPEN, NO_METER, budget_s=0.01)
+    assert [block["job"] for block in blocks] == [0]

@@ -48,6 +48,14 @@ def test_blocks_within_three_percent_are_kept_where_those_within_one_are_too_few
     assert (found.trust, found.reason) == ("B", "reference moved by 2.0%, A allows 1%")
 
 
+def test_blocks_at_the_devices_own_level_go_before_slower_ones() -> None:
+    own, slow = process(5), process(40, reference=1.3)
+    assert reference_level_ms(own + slow) == pytest.approx(1.3 * REFERENCE_MS)
+    assert reference_level_ms(own + slow, REFERENCE_MS) == pytest.approx(REFERENCE_MS)
+    assert reference_level_ms(own[:4] + slow, REFERENCE_MS) == pytest.approx(1.3 * REFERENCE_MS)
+    assert reference_level_ms(process(20) + slow, 1.3 * REFERENCE_MS) == pytest.approx(REFERENCE_MS), "a faster one"
+
+
 def test_a_wide_interval_is_named_and_graded() -> None:
     wide = [process(noise=0.0, first=0), [block(9, reference=1.0)] * 2]
     shifted = [Block(tuple(value * 1.04 for value in block.values_ms), *[REFERENCE_MS] * 2) for block in wide[0]]
