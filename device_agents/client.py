@@ -224,6 +224,7 @@ class AgentClient:
         steady_blocks: int = 0,
         level_ms: float | None = None,
         patience: float = 0.0,
+        spare_cores: Sequence[int] = (),
         calls_min: int = 5,
         block_ms_min: float = 10.0,
         warmup_ms_max: float = 300.0,
@@ -242,6 +243,7 @@ class AgentClient:
             level_ms: what the reference kernel takes while nothing slows the device, if that is known.
             patience: how long blocks are held back until the device is at that level, as a multiple of the time that
                 they take; 0 to time them as it comes.
+            spare_cores: cores to look for that level at, by turns; () to stay.
             calls_min: least number of values in a block.
             block_ms_min: least length of a block.
             warmup_ms_max: longest warm-up of each.
@@ -276,6 +278,7 @@ class AgentClient:
             steady_blocks=steady_blocks,
             level_ns=1e6 * (level_ms or 0.0),
             patience=float(patience),
+            spare_cores=list(spare_cores),
             calls_min=calls_min,
             block_ms_min=float(block_ms_min),
             warmup_ms_max=float(warmup_ms_max),

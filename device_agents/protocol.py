@@ -283,6 +283,7 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
         "steady_blocks": integer(0, 10000),
         "level_ns": number(0.0, 1e12),
         "patience": number(0.0, 100.0),
+        "spare_cores": list_of(integer(0, 4095), 4096),
         "calls_min": integer(1, 1000000),
         "block_ms_min": number(0.0, 60000.0),
         "warmup_ms_max": number(0.0, 60000.0),

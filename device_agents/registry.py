@@ -109,7 +109,8 @@ class Device(pydantic.BaseModel):
         transport: the way to its agent; ``replay`` where a recording answers in its place.
         platform: its type, a module of ``agent/platforms``.
         target: TVM's target: ``{"kind": "llvm", "mtriple": ..., "mcpu": ..., "mattr": [...]}``.
-        cores: where to pin what is measured; anywhere if empty.
+        cores: where to pin what is measured, the first ``threads`` of them; one thread that is slowed there goes to the
+            others. Anywhere if empty.
         threads: threads of one inference.
         channel_step: multiples that widths are rounded to; None for what suits the target.
         channel_steps: the same of kinds of layers where it is another (``conv2d 3x3 at 32x32``).
@@ -152,6 +153,16 @@ class Device(pydantic.BaseModel):
     def address(self) -> str:
         """What names it on the command line: its name, or the file that answers for it."""
         return self.name if self.recording is None else f"replay:{self.recording}"
+
+    @property
+    def pinned_cores(self) -> tuple[int, ...]:
+        """Cores that a process is pinned to when it begins; () for all."""
+        return self.cores[: self.threads]
+
+    @property
+    def spare_cores(self) -> tuple[int, ...]:
+        """Cores that a process may change between; () where it stays."""
+        return self.cores if self.threads == 1 and len(self.cores) > 1 else ()
 
     @property
     def fingerprint(self) -> str:

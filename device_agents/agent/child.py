@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from io import BufferedReader
-from typing import IO, Any, cast
+from typing import IO, Any, Sequence, cast
 
 from device_agents import protocol
 from device_agents.agent import energy, host_state, timing
@@ -96,7 +96,7 @@ class Runner:
     def warm(self, request: dict[str, Any]) -> None:
         """Take over the ``jobs`` and warm each up; answer with a line for each, then ``done``."""
         self._jobs = {}
-        self._gate = timing.Gate(request["level_ns"], request["patience"])
+        self._gate = timing.Gate(request["level_ns"], request["patience"], cores=request["spare_cores"], pin=pin)
         deadline = time.monotonic() + request["budget_s"]
         overhead_ns: dict[int, float] = {}
         wanted_load = request["load"]
@@ -143,7 +143,7 @@ class Runner:
         return self.library.kernel(wanted["index"], wanted["numbers"])
 
 
-def pin(cores: list[int]) -> None:
+def pin(cores: Sequence[int]) -> None:
     """Keep this process on ``cores``.
 
     Raises:
@@ -153,7 +153,7 @@ def pin(cores: list[int]) -> None:
         os.sched_setaffinity(0, cores)
     except OSError as error:
         usable = sorted(os.sched_getaffinity(0))
-        raise LibraryError(f"cannot be pinned to cores {cores}: {usable} can be used") from error
+        raise LibraryError(f"cannot be pinned to cores {list(cores)}: {usable} can be used") from error
 
 
 def read_into(view: memoryview) -> None:

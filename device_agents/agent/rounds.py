@@ -24,6 +24,7 @@ class Settings(NamedTuple):
         level_ns: what the reference kernel takes at the device's own level; 0 where that is not known.
         patience: how long blocks are held back until the device is at its level, as a multiple of the time that they
             take.
+        spare_cores: cores to look for that level at, by turns; [] to stay.
         calls_min: least number of values in a block.
         block_ms_min: least length of a block.
         warmup_ms_max: longest warm-up of one job.
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
     steady_blocks: int
     level_ns: float
     patience: float
+    spare_cores: list[int]
     calls_min: int
     block_ms_min: float
     warmup_ms_max: float
@@ -124,6 +126,7 @@ class Measuring:
                 "budget_s": self._remaining_s(),
                 "level_ns": self._settings.level_ns,
                 "patience": self._settings.patience,
+                "spare_cores": self._settings.spare_cores,
                 "load": self._settings.load,
             }
             if self._turn(handle, request, waiting):

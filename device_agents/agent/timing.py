@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Sequence
 
 from device_agents.agent.energy import Meter
 from device_agents.agent.load import Gap, Load
@@ -41,7 +41,7 @@ REFERENCE_CALLS = 12
 NEAR_LEVEL = 0.03
 
 #: Waiting for that level: granted before anything was timed, and the longest that is waited at a time.
-FIRST_PATIENCE_NS, WAIT_NS_MAX = 500_000_000, 1_000_000_000
+FIRST_PATIENCE_NS, WAIT_NS_MAX = 1_500_000_000, 2_000_000_000
 
 
 class CallFailed(Exception):  # noqa: N818
@@ -190,14 +190,26 @@ class Gate:
     by another factor than the reference kernel: what is timed in a slow moment is lost. It waits by working, since
     clocks fall while a core rests.
 
+    Other cores may be at their level meanwhile: it looks there by turns, and stays where it found it.
+
     Args:
         level_ns: what the reference kernel takes at the device's own level; 0 where that is not known: always open.
         patience: how long to wait altogether, as a multiple of the time that was spent on blocks.
+        cores: where to look; () to stay.
+        pin: keeps this process on some cores.
     """
 
-    def __init__(self, level_ns: float, patience: float) -> None:
+    def __init__(
+        self,
+        level_ns: float,
+        patience: float,
+        cores: Sequence[int] = (),
+        pin: Callable[[Sequence[int]], None] = lambda cores: None,
+    ) -> None:
         self._slowest_ns = level_ns * (1 + NEAR_LEVEL)
         self._patience = patience
+        self._cores = itertools.cycle(cores)
+        self._pin = pin
         self._left_ns = float(FIRST_PATIENCE_NS) if level_ns and patience else 0.0
 
     def wait(self, reference: Reference, reading_ns: int) -> int:
@@ -210,6 +222,8 @@ class Gate:
         start_ns = time.perf_counter_ns()
         end_ns = start_ns + min(self._left_ns, WAIT_NS_MAX)
         while reading_ns > self._slowest_ns and time.perf_counter_ns() < end_ns:
+            for core in itertools.islice(self._cores, 1):
+                self._pin([core])
             reading_ns = reference.ns()
         self._left_ns -= time.perf_counter_ns() - start_ns
         return reading_ns

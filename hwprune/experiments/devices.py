@@ -273,6 +273,8 @@ def _write(
 def choose_cores(description: Mapping[str, Any], threads: int) -> tuple[int, ...]:
     """Where to pin a device's threads: the last of the strongest cores, since the system's own work prefers the first.
 
+    A single thread gets the one before it as well, to go there while something slows it.
+
     Raises:
         ConfigError: there are fewer usable cores than threads.
     """
@@ -282,8 +284,10 @@ def choose_cores(description: Mapping[str, Any], threads: int) -> tuple[int, ...
     for cluster in description.get("clusters") or ():
         strong = [core for core in cluster["cores"] if core in usable]
         if len(strong) >= threads:
-            return tuple(strong[-threads:])
-    return tuple(usable[-threads:])
+            break
+    else:
+        strong = usable
+    return tuple(strong[-threads:]) if threads > 1 else tuple(strong[:-3:-1])
 
 
 def _valid(**fields: Any) -> Device:

@@ -27,6 +27,6 @@ def probe(home: Home, device: Device, client: AgentClient) -> float:
     example = torch.zeros(1, 3, 8, 8)
     library = Compiler(target, home.path).network(trace(network, example, target), network)
     client.put(library.path, library.sha256)
-    loaded = client.load(library.sha256, cores=device.cores, self_test=self_test(network, example))
+    loaded = client.load(library.sha256, cores=device.pinned_cores, self_test=self_test(network, example))
     client.unload(loaded.handle)
     return loaded.load_ms

@@ -38,7 +38,8 @@ SEARCH_PROCESSES = 1
 NETWORKS_A_SITTING = 8
 KERNELS_A_SITTING = 32
 
-NETWORK_SETTINGS = Settings()
+#: Many short blocks: a core that others share is undisturbed for some milliseconds at a time.
+NETWORK_SETTINGS = Settings(blocks=24, steady_blocks=12, calls_min=3, block_ms_min=3.0)
 
 #: Candidates of a search on their resident network: more and shorter blocks, of which more are undisturbed, but no more
 #: than needed.
@@ -340,6 +341,7 @@ class Measurer:
             timed,
             settings,
             threads=self.device.threads,
+            spare_cores=self.device.spare_cores,
             device_reference_ms=self._clock.expected_ms(schedule_version) if is_burst else None,
             before_repeat=lambda: self._readiness.wait(self.wait_s, doubtful=True),
             progress=progress,
@@ -361,7 +363,7 @@ class Measurer:
             self.client,
             artifact,
             processes=processes,
-            cores=self.device.cores,
+            cores=self.device.pinned_cores,
             self_test=self_test,
             timeout_s=self.settings.timeout_s,
         )

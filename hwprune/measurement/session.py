@@ -102,6 +102,7 @@ def measure(
     settings: Settings,
     *,
     threads: int,
+    spare_cores: Sequence[int] = (),
     device_reference_ms: float | None,
     before_repeat: Callable[[], None],
     progress: Progress | None = None,
@@ -113,6 +114,7 @@ def measure(
         subjects: what to time; their attributes are filled in.
         settings: how.
         threads: cores that a subject keeps busy itself.
+        spare_cores: cores to go on with where one is slower than the device is known for.
         device_reference_ms: the reference level that the device is known for, or None.
         before_repeat: called before blocks are added once more, or at once where other programs were busy; a good
             moment to wait for the device.
@@ -133,7 +135,8 @@ def measure(
             before_repeat()
         start = time.monotonic()
         before = client.state()
-        results = _request(client, pending, settings, device_reference_ms, progress if not repeat else None)
+        at_level = {"level_ms": device_reference_ms, "patience": settings.patience, "spare_cores": spare_cores}
+        results = _request(client, pending, settings, at_level, progress if not repeat else None)
         elapsed_s, after = time.monotonic() - start, client.state()
         is_quiet = busy_cores(before, after, elapsed_s) - threads <= quiet_cores(before, after, elapsed_s)
         always_quiet, spent_s = always_quiet and is_quiet, spent_s + elapsed_s
@@ -160,7 +163,7 @@ def _request(
     client: AgentClient,
     subjects: Sequence[Subject],
     settings: Settings,
-    level_ms: float | None,
+    at_level: dict[str, Any],
     progress: Progress | None,
 ) -> list[list[TimingResult]]:
     """Results of each subject's processes."""
@@ -170,8 +173,7 @@ def _request(
             requests,
             blocks=settings.blocks,
             steady_blocks=settings.steady_blocks,
-            level_ms=level_ms,
-            patience=settings.patience,
+            **at_level,
             calls_min=settings.calls_min,
             block_ms_min=settings.block_ms_min,
             max_s=max(settings.repeat_s, settings.request_s * len(requests)),

@@ -78,7 +78,7 @@ class Timer:
             client,
             self._timeline.artifact,
             processes=1,
-            cores=measurer.device.cores,
+            cores=measurer.device.pinned_cores,
             self_test=None,
             timeout_s=measurer.settings.timeout_s,
         )

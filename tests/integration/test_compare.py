@@ -18,7 +18,7 @@ UNTRUSTED = 4
 @pytest.fixture(scope="module")
 def runs(hwprune, run):
     """Runs on ``local`` and on ``other``, which is pinned to another core."""
-    (core,) = hwprune.json("device", "show", "local")["cores"]
+    core, *_ = hwprune.json("device", "show", "local")["cores"]
     usable = hwprune.json("device", "add", "other")["description"]["usable_cores"]
     if len(usable) < 2:
         pytest.skip("this computer has one usable core")

@@ -38,6 +38,7 @@ REQUESTS = [
             "steady_blocks": 0,
             "level_ns": 0.0,
             "patience": 0.0,
+            "spare_cores": [],
             "calls_min": 1,
             "block_ms_min": 1.0,
             "warmup_ms_max": 1.0,

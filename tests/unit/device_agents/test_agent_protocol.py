@@ -25,6 +25,7 @@ MEASURE = {
     "steady_blocks": 0,
     "level_ns": 0.0,
     "patience": 0.0,
+    "spare_cores": [],
     "calls_min": 5,
     "block_ms_min": 10.0,
     "warmup_ms_max": 300.0,

@@ -75,6 +75,16 @@ def test_patience_ends_and_grows_with_what_was_timed():
     assert next(slow.readings_ns) == 1300
 
 
+def test_it_looks_at_the_other_cores_meanwhile_and_stays_where_the_device_is_at_its_level():
+    seen = []
+    gate = Gate(level_ns=1000, patience=2.0, cores=[3, 2], pin=lambda cores: seen.extend(cores))
+    assert gate.wait(Slow(1300, 1250, 1000), 1300) == 1000
+    assert gate.wait(Slow(), 1000) == 1000
+    assert seen == [3, 2, 3]
+    assert gate.wait(Slow(1000), 1300) == 1000
+    assert seen[-1] == 2
+
+
 @pytest.mark.parametrize("gate", [OPEN, Gate(1000, 0.0)])
 def test_without_a_level_or_patience_nothing_is_waited_for(gate):
     assert gate.wait(Slow(), 1300) == 1300

@@ -30,15 +30,15 @@ def test_other_c_libraries_are_told_with_what_is_needed(facts: dict[str, object]
 @pytest.mark.parametrize(
     ("facts", "threads", "expected"),
     [
-        ({"usable_cores": [0, 1, 2, 3]}, 1, (3,)),
+        ({"usable_cores": [0, 1, 2, 3]}, 1, (3, 2)),
         ({"usable_cores": [3, 0, 1], "clusters": None}, 2, (1, 3)),
         ({"usable_cores": None}, 4, ()),
         # Strongest first: the big cores of a Raspberry Pi's relatives come last or in the middle.
-        ({"usable_cores": [*range(6)], "clusters": [{"cores": [4, 5]}, {"cores": [0, 1, 2, 3]}]}, 1, (5,)),
+        ({"usable_cores": [*range(6)], "clusters": [{"cores": [4, 5]}, {"cores": [0, 1, 2, 3]}]}, 1, (5, 4)),
         ({"usable_cores": [*range(6)], "clusters": [{"cores": [0, 1]}, {"cores": [2, 3, 4, 5]}]}, 2, (0, 1)),
         ({"usable_cores": [*range(6)], "clusters": [{"cores": [4, 5]}, {"cores": [0, 1, 2, 3]}]}, 3, (1, 2, 3)),
         ({"usable_cores": [*range(6)], "clusters": [{"cores": [4, 5]}, {"cores": [0, 1, 2, 3]}]}, 5, (1, 2, 3, 4, 5)),
-        ({"usable_cores": [0, 1], "clusters": [{"cores": [4, 5]}, {"cores": [0, 1]}]}, 1, (1,)),
+        ({"usable_cores": [0, 1], "clusters": [{"cores": [4, 5]}, {"cores": [0, 1]}]}, 1, (1, 0)),
     ],
 )
 def test_threads_stay_on_the_strongest_cluster_that_holds_them(
