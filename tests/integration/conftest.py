@@ -116,6 +116,22 @@ def profile(hwprune: Commands) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def run(hwprune: Commands, profile: dict[str, Any]) -> Path:
-    """Folder of a finished search of the digits problem by HAMP: it measures for a minute, so all tests share it."""
-    return hwprune.search("digits.yaml", "--method", "hamp", "--budget", 14)
+def searched(hwprune: Commands, profile: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """A finished search of the digits problem by HAMP, and a recording of the device that was made right after it.
+
+    The search measures for a minute, so all tests share it; and what other tests measure later is in no recording.
+    """
+    run = hwprune.search("digits.yaml", "--method", "hamp", "--budget", 14)
+    return run, hwprune.json("device", "record", "local", f"{run.name}.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def run(searched: tuple[Path, dict[str, Any]]) -> Path:
+    """Folder of the search."""
+    return searched[0]
+
+
+@pytest.fixture(scope="session")
+def recorded(searched: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What was told of the recording."""
+    return searched[1]

@@ -24,12 +24,6 @@ planned_memory_bytes process_peak_bytes process_delta_bytes macs params trust de
 
 
 @pytest.fixture(scope="module")
-def recorded(hwprune, run):
-    """What was told of a recording of the device, made after the run."""
-    return hwprune.json("device", "record", "local", f"{run.name}.jsonl.gz")
-
-
-@pytest.fixture(scope="module")
 def point(run):
     """Id of a pruned network of the front."""
     points = [row["id"] for row in rows_of(run) if row["id"] != "dense"]
