@@ -45,8 +45,9 @@ def test_residual_sums_need_no_memory_of_their_own(compiler):
 
 def small_vgg():
     """VGG's stages and its pool to 7x7, whose first hidden layer is not a quarter of a gigabyte."""
-    features = torchvision.models.vgg.make_layers([24, "M", 40, 40, "M", 72, "M"], batch_norm=True)
-    module = torchvision.models.VGG(features, init_weights=False)
+    with torch.device("meta"):
+        module = torchvision.models.VGG(nn.Identity(), init_weights=False)
+    module.features = torchvision.models.vgg.make_layers([24, "M", 40, 40, "M", 72, "M"], batch_norm=True)
     module.classifier = nn.Sequential(nn.Linear(72 * 49, 96), nn.ReLU(), nn.Dropout(), nn.Linear(96, 10))
     return module
 

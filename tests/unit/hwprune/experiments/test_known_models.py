@@ -16,7 +16,7 @@ from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
 ASKING, TWIN = (
-    Device(name=name, transport="local", platform="cpu", target={"kind": "llvm"}, description={})
+    Device(name=name, transport="local", platform="cpu", target={"kind": "llvm"}, description={"cpu_model": "any"})
     for name in ("asking", "twin")
 )
 
