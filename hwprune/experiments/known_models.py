@@ -14,6 +14,7 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.experiments.home import Home
 from hwprune.experiments.workbench import Workbench
 from latency_models.errors import LatencyModelError
+from latency_models.features import mixes_channels
 from latency_models.network_model import LatencyModel
 from latency_models.transfer import on_lanes
 
@@ -62,9 +63,14 @@ def known_models(home: Home, device: Device) -> list[KnownModel]:
 
 
 def lenders(home: Home, device: Device, bench: Workbench) -> dict[str, LatencyModel]:
-    """Models of other devices for the layers of a network, made of kernels that were measured there; by device."""
+    """Models of other devices for the layers of a network, made of kernels that were measured there; by device.
+
+    Layers that mix no channels may be missing: where kernels are timed alone, operators without a kernel of ours are
+    not timed, and others may be too short to be timed with trust. The model's regressor tells them.
+    """
     lanes = bench.graph.target.lanes
-    asked = {on_lanes(template.template, lanes) for template in bench.arithmetic.templates}
+    layers = (template.template for template in bench.arithmetic.templates)
+    asked = {on_lanes(layer, lanes) for layer in layers if mixes_channels(layer)}
     found: dict[str, LatencyModel] = {}
     for name in home.devices.names():
         for known in known_models(home, home.devices.get(name)) if name != device.name else ():

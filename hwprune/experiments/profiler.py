@@ -74,7 +74,7 @@ class Profiler:
         part: keeps what was timed; one that was interrupted is not timed again.
         rows: kernels that could be timed with trust; one that was timed in several networks has several rows.
         networks: networks that could be measured whole with trust.
-        kernels: kernels that were timed, with trust or not.
+        kernels: kernels that were timed: those of networks with trust, those alone with trust or not.
     """
 
     session: DeviceSession
@@ -159,20 +159,19 @@ class Profiler:
     def _rounds_inside(self, timer: Timer, calls: int, steps: Steps) -> Iterator[None]:
         """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
         total = max(4, self.effort.kernels // calls)
-        first = max(4, round(FIRST_SHARE * total))
+        first, each = max(4, round(FIRST_SHARE * total)), max(1, total // 6)
         candidates = self._corners()
-        self._time_inside(timer, candidates[:first], steps)
-        yield
-        candidates = candidates[first:]
-        while (left := total - self.kernels // calls) > 0 and len(candidates):
-            if self.rows:
-                shapes = self.bench.arithmetic(candidates)
-                chosen = next_networks(self._model().kernel_doubt(shapes), shapes, min(left, max(1, total // 6)))
-            else:
-                chosen = list(range(min(left, len(candidates))))
+        chosen = list(range(min(first, len(candidates))))
+        while chosen:
             self._time_inside(timer, candidates[chosen], steps)
-            candidates = np.delete(candidates, chosen, axis=0)
+            candidates, total = np.delete(candidates, chosen, axis=0), total - len(chosen)
             yield
+            count = min(total, len(candidates))
+            if self.rows and count > 0:
+                shapes = self.bench.arithmetic(candidates)
+                chosen = next_networks(self._model().kernel_doubt(shapes), shapes, min(count, each))
+            else:
+                chosen = list(range(count))
 
     def _time_inside(self, timer: Timer, widths: IntArray, steps: Steps) -> None:
         """Time all calls of networks, a sitting after the other, as far as they are not known yet."""
@@ -189,11 +188,11 @@ class Profiler:
                     self.part.add(widths[row], reference_ms, times)
             steps.advance(len(sitting) * len(shapes.templates))
         steps.advance((len(widths) - len(missing)) * len(shapes.templates))
-        self.kernels += len(widths) * len(shapes.templates)
         for row, times in found.items():
             if times is None:
                 self._reasons.add("the reference kernel did not hold still")
             else:
+                self.kernels += len(times)
                 self.rows += zip(shapes.row(row), times, strict=True)
 
     def _corners(self) -> IntArray:

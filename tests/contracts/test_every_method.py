@@ -1,8 +1,10 @@
 """What every search method keeps to, found by its file."""
 
+import functools
 import os
+import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +60,32 @@ def without_times(evaluations: list[Evaluation]) -> list[Evaluation]:
     return [replace(evaluation, seconds=0.0) for evaluation in evaluations]
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A search from its start to its end, of which several tests ask."""
+
+    problem: SearchProblem
+    archive: Archive
+    steps: list[Progress]
+    lines: list[bytes]
+
+
+@functools.cache
+def finished(name: str) -> Finished:
+    """The search with the first seed, journaled."""
+    problem, steps = problem_for(name), list[Progress]()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "archive.jsonl"
+        journal = Journal(path)
+        archive = run(name, problem, journal=journal, progress=steps.append)
+        journal.close()
+        return Finished(problem, archive, steps, path.read_bytes().splitlines(keepends=True))
+
+
 @every_method
 def test_budget_is_never_exceeded_and_no_plan_evaluated_twice(name: str) -> None:
-    made: list[Progress] = []
-    archive = run(name, progress=made.append)
-    keys = [step.evaluation.plan_key for step in made]
+    archive = finished(name).archive
+    keys = [step.evaluation.plan_key for step in finished(name).steps]
     assert len(keys) == len(set(keys)) == len(archive) <= budget_of(name)
     # Everything else spends what it was given, on parts of the network or on it.
     assert len(archive) > budget_of(name) // 3 or name in IN_PARTS
@@ -71,25 +94,19 @@ def test_budget_is_never_exceeded_and_no_plan_evaluated_twice(name: str) -> None
 
 @every_method
 def test_dense_network_comes_first(name: str) -> None:
-    problem = problem_for(name)
-    archive = run(name, problem)
-    assert archive.evaluations[0].plan_key == problem.plan(problem.space.sizes).key
+    problem = finished(name).problem
+    assert finished(name).archive.evaluations[0].plan_key == problem.plan(problem.space.sizes).key
 
 
 @every_method
 def test_same_seed_gives_the_same_archive(name: str) -> None:
-    assert without_times(run(name).evaluations) == without_times(run(name).evaluations)
+    assert without_times(run(name).evaluations) == without_times(finished(name).archive.evaluations)
 
 
 @every_method
 @pytest.mark.parametrize("lost_bytes", [1, 150])
 def test_run_that_was_killed_ends_at_the_same_archive(name: str, lost_bytes: int, tmp_path: Path) -> None:
-    whole = run(name)
-    path = tmp_path / "archive.jsonl"
-    journal = Journal(path)
-    run(name, journal=journal)
-    journal.close()
-    lines = path.read_bytes().splitlines(keepends=True)
+    whole, lines, path = finished(name).archive, finished(name).lines, tmp_path / "archive.jsonl"
     kept = 2 * len(lines) // 5
     path.write_bytes(b"".join(lines[:kept]))
     os.truncate(path, path.stat().st_size - lost_bytes)  # in the middle of a line
@@ -202,8 +219,7 @@ def test_method_that_looks_inside_a_network_says_so_where_there_is_none(name: st
 
 @pytest.mark.parametrize("name", sorted(INSIDE))
 def test_every_point_of_the_front_is_a_network_that_does_what_the_search_saw(name: str) -> None:
-    problem = problem_for(name)
-    archive = run(name, problem)
+    problem, archive = finished(name).problem, finished(name).archive
     for found in archive.front():
         plan = archive.plan(found.plan_key)
         assert problem.accuracy(plan) == found.metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+
+from hwprune.cli.app import root
 
 #: Digits for a network that is trained in seconds.
 DIGITS = """\
@@ -62,10 +66,16 @@ class Commands:
         stdout, stderr = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
+    def inside(self, *arguments: object) -> Result:
+        """A command in this process, which has imported all that a new one would import for seconds."""
+        with contextlib.chdir(self.folder):
+            runner = CliRunner(env={"HWPRUNE_HOME": str(self.folder / "home")})
+            return runner.invoke(root, list(map(str, arguments)))
+
     def json(self, *arguments: object) -> Any:
-        """What a command prints with ``--json``; it must end well."""
-        ended = self(*arguments, "--json")
-        assert ended.returncode == 0, ended.stderr
+        """What a command prints with ``--json``, in this process; it must end well."""
+        ended = self.inside(*arguments, "--json")
+        assert ended.exit_code == 0, ended.stderr
         return json.loads(ended.stdout)
 
     def search(self, problem: str, *arguments: object, runs: str = "runs") -> Path:
@@ -116,6 +126,22 @@ def profile(hwprune: Commands) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def run(hwprune: Commands, profile: dict[str, Any]) -> Path:
-    """Folder of a finished search of the digits problem by HAMP: it measures for a minute, so all tests share it."""
-    return hwprune.search("digits.yaml", "--method", "hamp", "--budget", 14)
+def searched(hwprune: Commands, profile: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """A finished search of the digits problem by HAMP, and a recording of the device that was made right after it.
+
+    The search measures for a minute, so all tests share it; and what other tests measure later is in no recording.
+    """
+    run = hwprune.search("digits.yaml", "--method", "hamp", "--budget", 14)
+    return run, hwprune.json("device", "record", "local", f"{run.name}.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def run(searched: tuple[Path, dict[str, Any]]) -> Path:
+    """Folder of the search."""
+    return searched[0]
+
+
+@pytest.fixture(scope="session")
+def recorded(searched: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What was told of the recording."""
+    return searched[1]

@@ -122,15 +122,21 @@ def test_an_unknown_key_of_a_file_is_named_with_its_line(folder):
     assert not (folder / "bad.safetensors").exists()
 
 
-def test_a_latency_that_no_network_reaches_is_refused(hwprune, profile, folder):
+@pytest.fixture
+def profiled(hwprune, profile, monkeypatch):
+    """The folder that all tests share, with a profiled device."""
+    monkeypatch.chdir(hwprune.folder)
+    monkeypatch.setenv("HWPRUNE_HOME", str(hwprune.folder / "home"))
+    return hwprune.folder
+
+
+def test_a_latency_that_no_network_reaches_is_refused(profiled):
     for command in (["search"], ["search", "--dry-run"]):
-        ended = hwprune(
-            *command, "digits.yaml", "--set", 'constraints={latency_ms: "<= 0.000001"}', "--runs", "runs-none", "--json"
-        )
-        assert ended.returncode == 5, ended.stderr
-        assert json.loads(ended.stdout)["error"]["kind"] == "infeasible"
-        assert ended.stderr.splitlines()[-1].startswith("error: constraint latency_ms <= 1e-06 cannot be met")
-    assert not (hwprune.folder / "runs-none").exists()
+        bound = 'constraints={latency_ms: "<= 0.000001"}'
+        result = invoke(*command, "digits.yaml", "--set", bound, "--runs", "runs-none", "--json")
+        assert_refused(result, 5, ["constraint latency_ms <= 1e-06 cannot be met"])
+        assert json.loads(result.stdout)["error"]["kind"] == "infeasible"
+    assert not (profiled / "runs-none").exists()
 
 
 def test_a_latency_bound_is_no_error_in_a_dry_run_before_the_device_is_profiled(folder):
@@ -177,6 +183,10 @@ def test_a_missing_compiler_is_told_before_anything_is_done(folder, monkeypatch,
     assert [row["what"] for row in json.loads(checked.stdout) if not row["ok"]].count("C compiler") == 1
 
 
+def test_a_name_that_is_no_network_is_refused_with_the_nearest(folder):
+    assert_refused(invoke("scan", "mobilnet_v2", "--json"), 2, ["did you mean 'mobilenet_v2'"])
+
+
 @pytest.mark.parametrize("command", ["report", "finetune", "export", "resume"])
 def test_a_folder_that_is_no_run_is_refused(folder, command):
     (folder / "empty").mkdir()
@@ -186,13 +196,12 @@ def test_a_folder_that_is_no_run_is_refused(folder, command):
     assert not list((folder / "empty").iterdir())
 
 
-def test_an_unknown_point_is_refused(hwprune, run):
+def test_an_unknown_point_is_refused(profiled, run):
     for command in ("export", "finetune"):
-        ended = hwprune(command, run, "--point", "p99", "--json")
-        assert ended.returncode == 2
-        assert json.loads(ended.stdout)["error"]["kind"] == "unknown_name"
-        assert "unknown point 'p99'" in ended.stderr.splitlines()[-1]
-    assert not (run / "export").exists()
+        result = invoke(command, run, "--point", "p99", "--json")
+        assert_refused(result, 2, ["unknown point 'p99'"])
+        assert json.loads(result.stdout)["error"]["kind"] == "unknown_name"
+    assert not (profiled / run / "export").exists()
 
 
 @pytest.fixture

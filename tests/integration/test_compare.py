@@ -32,7 +32,10 @@ def runs(hwprune, run):
     else:
         pytest.skip("this machine is too busy to measure anything")
     assert ended.returncode == 0, ended.stderr
-    return [run, hwprune.search("digits.yaml", "--device", "other", "--method", "nsga2", runs="runs-other")]
+    return [
+        run,
+        hwprune.search("digits.yaml", "--device", "other", "--method", "nsga2", "--budget", 8, runs="runs-other"),
+    ]
 
 
 @pytest.fixture(scope="module")

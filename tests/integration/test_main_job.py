@@ -24,12 +24,6 @@ planned_memory_bytes process_peak_bytes process_delta_bytes macs params trust de
 
 
 @pytest.fixture(scope="module")
-def recorded(hwprune, run):
-    """What was told of a recording of the device, made after the run."""
-    return hwprune.json("device", "record", "local", f"{run.name}.jsonl.gz")
-
-
-@pytest.fixture(scope="module")
 def point(run):
     """Id of a pruned network of the front."""
     points = [row["id"] for row in rows_of(run) if row["id"] != "dense"]
@@ -130,10 +124,10 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(hwprune, profile):
 
 def test_a_search_on_the_recorded_device_ends_in_the_front_of_the_run(hwprune, run, recorded):
     device = f"replay:{recorded['file']}"
-    ended = hwprune(
+    ended = hwprune.inside(
         "search", "digits.yaml", "--device", device, "--method", "hamp", "--budget", 14, "--runs", "replayed"
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     (again,) = (hwprune.folder / "replayed").iterdir()
     untold = {"device", "engine"}  # recorded in the name of another device
     fronts = [json.loads((folder / "front.json").read_text())["rows"] for folder in (run, again)]
@@ -154,7 +148,7 @@ def test_fine_tuning_trains_the_named_point_once(hwprune, run, point):
     assert tuned["val_metric_inherited"] == before[point]["val_metric"]
     assert tuned["latency_ms"] == before.pop(point)["latency_ms"]
     assert after == before
-    again = hwprune("finetune", run, "--point", point, "--json")
+    again = hwprune.inside("finetune", run, "--point", point, "--json")
     assert "nothing to fine-tune" in again.stderr
     assert tuned in json.loads(again.stdout)["rows"]
 

@@ -96,7 +96,7 @@ def test_the_file_of_all_cells_says_the_same(hwprune, measured):
 
 def test_a_second_call_is_served_from_the_store_and_tries_again_what_failed(hwprune, models, measured):
     before = cells_of(measured[1], "tvm")
-    ended = hwprune("measure", *models, "--shape", "x=1x16x20x20", "--json")
+    ended = hwprune.inside("measure", *models, "--shape", "x=1x16x20x20", "--json")
     after = cells_of(json.loads(ended.stdout), "tvm")
     for name in ("two.onnx", "free.onnx"):
         if not before[name]["error"]:
@@ -129,6 +129,6 @@ def test_a_device_that_cannot_be_reached_costs_its_own_cells_alone(hwprune, mode
     ],
 )
 def test_what_cannot_work_is_said(hwprune, models, arguments, code, said):
-    ended = hwprune("measure", *arguments)
-    assert ended.returncode == code
+    ended = hwprune.inside("measure", *arguments)
+    assert ended.exit_code == code
     assert said in ended.stdout + ended.stderr

@@ -65,8 +65,8 @@ def recorder(hwprune):
 def search(hwprune, device, runs):
     """Rows of a search's front, what it printed, and its folder."""
     arguments = ("--method", "random", "--budget", 10, "--device", device, "--runs", runs)
-    ended = hwprune("search", "digits.yaml", *arguments)
-    assert ended.returncode == 0, ended.stderr
+    ended = hwprune.inside("search", "digits.yaml", *arguments)
+    assert ended.exit_code == 0, ended.stderr
     (folder,) = (hwprune.folder / runs).iterdir()
     return json.loads((folder / "front.json").read_text())["rows"], ended.stdout, folder
 
@@ -123,6 +123,6 @@ def test_runs_on_recordings_are_compared_with_their_marks(hwprune, simulated):
 
 
 def test_a_recording_cannot_be_profiled(hwprune, simulated):
-    ended = hwprune("device", "profile", "replay:kernels.jsonl")
-    assert ended.returncode == 2
+    ended = hwprune.inside("device", "profile", "replay:kernels.jsonl")
+    assert ended.exit_code == 2
     assert "is a recording" in ended.stderr

@@ -75,7 +75,7 @@ def wait_for(team: Team, size: int) -> None:
 def searched(bench: Workbench, team: Team, progress: Any = None) -> list[Any]:
     judge = open_judge(bench, team, None, Silent())
     context = SearchContext(
-        search_problem(bench, None, None, {}, 2, judge), 30, np.random.default_rng(0), progress=progress
+        search_problem(bench, None, None, {}, 2, judge), 20, np.random.default_rng(0), progress=progress
     )
     methods.build("nsga2").run(context)
     return [replace(found, seconds=0.0) for found in context.archive.evaluations]
@@ -90,7 +90,7 @@ def test_a_worker_killed_in_mid_search_changes_nothing_and_a_later_one_helps(
         wait_for(team, 2)
 
         def kill_one(progress: Any) -> None:
-            if progress.spent == 12:
+            if progress.spent == 8:
                 first.kill()
 
         assert searched(bench, team, kill_one) == expected

@@ -63,8 +63,15 @@ def told_of(context: SearchContext) -> list[Any]:
     return [replace(found, seconds=0.0, stored=False) for found in context.archive.evaluations]
 
 
-def test_two_processes_find_every_bit_of_what_one_finds(bench: Workbench, processes: Processes) -> None:
-    alone = searched(bench, judge_of(bench, Alone()))
+@pytest.fixture(scope="module")
+def alone(bench: Workbench) -> SearchContext:
+    """A search whose candidates this process scores."""
+    return searched(bench, judge_of(bench, Alone()))
+
+
+def test_two_processes_find_every_bit_of_what_one_finds(
+    bench: Workbench, processes: Processes, alone: SearchContext
+) -> None:
     together = searched(bench, judge_of(bench, processes))
     assert told_of(alone) == told_of(together)
     assert 0 < alone.given_up == together.given_up < 32
@@ -82,27 +89,25 @@ class Murderer(Processes):
         return super().submit(*args, **kwargs)
 
 
-def test_a_process_killed_in_mid_search_changes_nothing(bench: Workbench) -> None:
-    alone = searched(bench, judge_of(bench, Alone()))
+def test_a_process_killed_in_mid_search_changes_nothing(bench: Workbench, alone: SearchContext) -> None:
     with Murderer(2, 1) as team:
         assert told_of(searched(bench, judge_of(bench, team))) == told_of(alone)
         assert team.submitted > 12
 
 
-def test_who_is_given_up_is_dominated_and_what_is_kept_saw_every_image(bench: Workbench) -> None:
-    context = searched(bench, judge_of(bench, Alone()))
-    judge = judge_of(bench, Alone())
-    plans = [bench.plan(found.widths) for found in context.archive.evaluations]
+def test_who_is_given_up_is_dominated_and_what_is_kept_saw_every_image(bench: Workbench, alone: SearchContext) -> None:
+    archive, judge = alone.archive, judge_of(bench, Alone())
+    plans = [bench.plan(found.widths) for found in archive.evaluations]
     whole = np.array([score.metric for score in judge.scores(plans, [math.inf] * len(plans))])
-    raced = ~context.archive.whole
+    raced = ~archive.whole
     assert raced.any()
-    assert whole[~raced].tolist() == [found.metric for found in context.archive.evaluations if found.images is None]
-    F = context.archive.F.copy()
-    F[:, context.archive.objectives.index("error")] = 1 - whole
+    assert whole[~raced].tolist() == [found.metric for found in archive.evaluations if found.images is None]
+    F = archive.F.copy()
+    F[:, archive.objectives.index("error")] = 1 - whole
     for row in np.flatnonzero(raced):
         better = (F[row] >= F).all(axis=1) & (F[row] > F).any(axis=1)
         assert better.any()
-    assert all(found.images is None for found in context.archive.front())
+    assert all(found.images is None for found in archive.front())
 
 
 def test_a_later_search_is_served_from_the_store_whatever_its_method(bench: Workbench, accuracies: Accuracies) -> None:

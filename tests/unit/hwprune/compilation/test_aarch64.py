@@ -60,11 +60,6 @@ def test_every_family_computes_what_torch_computes(emulate, kernels, name, cpu):
     assert difference(emulate, kernels, cpu, *layer_networks.network(name)) < TOLERANCE
 
 
-@pytest.mark.parametrize("cpu", CPUS)
-def test_every_cpu_computes_what_torch_computes(emulate, kernels, cpu):
-    assert difference(emulate, kernels, cpu, *layer_networks.network("elementwise")) < TOLERANCE
-
-
-@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("cpu", CPUS[::3])
 def test_the_sparse_kernel_computes_what_torch_computes(emulate, kernels, cpu):
     assert difference(emulate, kernels, cpu, *layer_networks.half_zero(), sparse="always") < TOLERANCE

@@ -22,6 +22,7 @@ from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import open_session
 from hwprune.experiments.unfinished import UnfinishedProfile
+from latency_models.features import mixes_channels
 
 pytestmark = pytest.mark.measures
 
@@ -60,11 +61,25 @@ def profile(session, bench, part):
     return profiled(session, bench, EFFORT, UnfinishedProfile(part))
 
 
-def test_kernels_are_timed_up_to_the_budget_and_corners_are_among_them(profile, bench):
+@pytest.fixture
+def inside(part, profile, bench):
+    """What was timed inside networks, if the device held still for all of them."""
+    known = UnfinishedProfile(part)
+    if known.networks < EFFORT.kernels // len(bench.arithmetic.templates):
+        pytest.skip("this machine is too busy: kernels were timed alone, or inside fewer networks")
+    return known
+
+
+def test_the_budget_is_kept_wherever_kernels_are_timed(profile):
     profiler, model = profile
-    calls = len(bench.arithmetic.templates)
-    assert 100 - calls < profiler.kernels <= 100
+    assert 0 < profiler.kernels <= 100
+    assert 0 < len(profiler.rows) <= profiler.kernels
     assert len(model.networks) <= 8
+
+
+def test_networks_are_timed_up_to_the_budget_and_corners_are_among_them(profile, inside, bench):
+    profiler, model = profile
+    assert profiler.kernels == inside.networks * len(bench.arithmetic.templates) > 100 - len(bench.arithmetic.templates)
     dense = set(bench.arithmetic([bench.groups.sizes]).row(0))
     assert len(dense & set(model.table)) == len(dense), "the dense network was timed"
 
@@ -78,13 +93,12 @@ def test_the_model_tells_networks_that_it_has_not_seen(profile, bench):
     assert mean_ms[1] < mean_ms[0]
 
 
-def test_an_interrupted_profile_goes_on_with_what_it_has(session, bench, part, profile):
+def test_an_interrupted_profile_goes_on_with_what_it_has(session, bench, inside, profile):
     profiler, model = profile
-    known = UnfinishedProfile(part)
-    assert known.networks * len(bench.arithmetic.templates) == len(profiler.rows)
-    again, same = profiled(session, bench, EFFORT, known)
+    assert inside.networks * len(bench.arithmetic.templates) == len(profiler.rows)
+    again, same = profiled(session, bench, EFFORT, inside)
     assert same.networks == model.networks, "none was measured anew"
-    first = known.networks // 2 * len(bench.arithmetic.templates)
+    first = inside.networks // 2 * len(bench.arithmetic.templates)
     assert again.rows[:first] == profiler.rows[:first]
 
 
@@ -117,6 +131,9 @@ def test_kernels_are_borrowed_from_a_device_that_has_them(session, bench, part, 
     twin = local.model_copy(update={"name": "twin"})
     home.devices.add(twin)
     model_path(home, twin, bench).write_text(model.to_json())
+    layers = {template.template for template in bench.arithmetic.templates if mixes_channels(template)}
+    if layers - {shape.template for shape in model.table}:
+        pytest.skip("this machine is too busy: no kernel of some layer was timed with trust")
     assert list(lenders(home, local, bench)) == ["twin"]
     assert not lenders(home, twin, bench)
     profiler = Profiler(session, bench, example_widths(full_space(bench)), EFFORT, UnfinishedProfile(part))

@@ -99,6 +99,7 @@ def measurer(client: AgentClient, compiler: FixtureCompiler, store: Store) -> Me
         store,
         device,
         settings=brief,
+        resident_settings=brief,
         kernel_settings=brief,
         wait_s=0.0,
         say=lambda _text: None,
