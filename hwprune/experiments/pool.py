@@ -19,11 +19,10 @@ import numpy as np
 from torch import nn
 
 from device_agents.errors import AgentLost, DeviceError
-from hwprune.experiments.candidates import linked_job
 from hwprune.experiments.home import Home
 from hwprune.experiments.members import members_of
 from hwprune.experiments.progress import Console
-from hwprune.experiments.session import DeviceSession, open_session, own_kernels_ms
+from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.boards import board_ratios, together
 from hwprune.measurement.jobs import KernelCompiler, KernelPack, NetworkJob
@@ -165,14 +164,7 @@ class PoolSession(DeviceSession):
                 f"only {self.members[0].device.name} is left of {self.name}, and every point is measured on "
                 f"{BOARDS_EACH} boards: see what is wrong with the others with 'hwprune device check', then go on"
             )
-        jobs = [
-            replace(
-                linked_job(self.compiler, bench, module),
-                own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
-            )
-            for module in modules
-        ]
-        return self.measured_twice(jobs, console, scenario)
+        return self.measured_twice(self.final_jobs(bench, modules, model), console, scenario)
 
     def measured_twice(
         self, jobs: Sequence[NetworkJob], console: Console, scenario: Scenario = BURST

@@ -22,6 +22,7 @@ from hwprune.experiments.devices import same_agent_of
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.lease import lease
 from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
@@ -110,14 +111,18 @@ class DeviceSession:
             scenario: what the device is put through meanwhile.
         """
         with console.progress(len(modules), "measuring the front") as steps:
-            jobs = [
-                replace(
-                    linked_job(self.compiler, bench, module),
-                    own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
-                )
-                for module in modules
-            ]
+            jobs = self.final_jobs(bench, modules, model)
             return self.measurer.networks(jobs, final=True, scenario=scenario, progress=_advancing(steps.advance))
+
+    def final_jobs(self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel) -> list[NetworkJob]:
+        """Jobs of networks for the user: each linked alone, with the predicted time of its kernels that are ours."""
+        return [
+            replace(
+                linked_job(self.compiler, bench, module),
+                own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
+            )
+            for module in modules
+        ]
 
     def candidates(self, bench: Workbench) -> CandidateJobs:
         """What makes jobs of a network's candidates; the resident library of the last network is kept."""
