@@ -18,15 +18,12 @@ from pathlib import Path
 import numpy as np
 import tvm
 from conditions import print_conditions, print_result
+from measuring.dense import planned, told_console
 
-from hwprune.cli.console import Console
-from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
 from hwprune.experiments.candidates import self_test
 from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.home import Home
 from hwprune.experiments.session import DeviceSession, open_session
-from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.jobs import NetworkJob
 
 #: Depth of a ResNet for CIFAR and pixels of its square input.
@@ -47,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         device = find(home, LOCAL)
-        with open_session(home, device, Console()) as session:
+        with open_session(home, device, told_console()) as session:
             for depth, pixels in NETWORKS:
                 row = compare(session, depth, pixels, rounds)
                 print(
@@ -67,14 +64,7 @@ def compare(session: DeviceSession, depth: int, pixels: int, rounds: int) -> dic
     ``ratio`` is of the latency that hwprune tells, which is given at the clock of the device's first measurement;
     ``ratio_as_timed`` takes the agent's calls as they were timed.
     """
-    problem = Problem.model_validate(
-        {
-            "network": {"name": "resnet_cifar", "depth": depth},
-            "data": {"name": "digits", "size": pixels, "channels": 3},
-            "evaluation": {"threads": 1},
-        }
-    )
-    bench = Workbench.open(problem, CpuTarget.from_dict(session.device.target), with_weights=False)
+    bench = planned(session.device, {"name": "resnet_cifar", "depth": depth}, pixels)
     library = session.compiler.network(bench.graph, bench.dense)
     job = NetworkJob(library, self_test(bench.dense, bench.example_input))
     agent_ms, timed_ms, tvm_ms, trust = [], [], [], []

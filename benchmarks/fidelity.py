@@ -1,11 +1,12 @@
 """How far a measured number can be relied on: its spread from run to run, and whether differences are real.
 
-    python benchmarks/fidelity.py [--quick]
+    python benchmarks/fidelity.py [--quick | --resume]
 
 Dense ResNet-20 (32x32x3), one thread. *Spread*: the agent's estimate and TVM's ``time_evaluator`` (mean and minimum)
 on the same library, in turns and at equal time, first as the computer is, then with a busy loop on every core.
 *Differences*: the library against itself, loaded twice, and against one with some wider layers that takes 5 % longer,
-by pairs of blocks (``hwprune.measurement.pairs``). All figures in percent.
+by pairs of blocks (``hwprune.measurement.pairs``). All figures in percent. Both parts are kept in
+``benchmarks/results/fidelity.json``, from which ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -15,23 +16,19 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import tvm
 from agreement import on_cores
-from conditions import print_conditions, print_result
+from conditions import print_conditions
+from measuring.dense import open_local, told_console
+from measuring.kept import Kept
 
 from device_agents.client import AgentClient, TimingRequest
-from hwprune.cli.console import Console
-from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
-from hwprune.experiments.devices import LOCAL, find
-from hwprune.experiments.home import Home
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.progress import Steps
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.pairs import compare
 from hwprune.measurement.trust import grade, reference_level_ms
@@ -43,54 +40,62 @@ COMPARISONS, COMPARISONS_QUICK = 200, 100
 COMPARISONS_A_LOAD = 20
 SLOWER = 1.05
 
-PROBLEM = {
-    "network": {"name": "resnet_cifar", "depth": 20},
-    "data": {"name": "digits", "size": 32, "channels": 3},
-    "evaluation": {"threads": 1},
-}
-
 
 def main() -> None:
     """Measure, print a table and the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=f"{COMPARISONS_QUICK} comparisons, not {COMPARISONS}")
-    quick = parser.parse_args().quick
-    repeats, count = (REPEATS_QUICK, COMPARISONS_QUICK) if quick else (REPEATS, COMPARISONS)
+    parser.add_argument("--resume", action="store_true", help="go on with benchmarks/results/fidelity.json")
+    options = parser.parse_args()
+    repeats, count = (REPEATS_QUICK, COMPARISONS_QUICK) if options.quick else (REPEATS, COMPARISONS)
     print_conditions()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        device = find(home, LOCAL)
-        bench = Workbench.open(Problem.model_validate(PROBLEM), CpuTarget.from_dict(device.target), with_weights=False)
-        with open_session(home, device, Console()) as session:
-            dense = session.compiler.network(bench.graph, bench.dense)
-            quiet = spreads(session, bench, dense, repeats)
-            tell("quiet", quiet)
-            with busy_cores():
-                loaded = spreads(session, bench, dense, repeats)
-            tell("every core busy", loaded)
+    kept, console = Kept("fidelity", is_resumed=options.resume, is_quick=options.quick), told_console()
+    with open_local() as (session, bench):
+        dense = session.compiler.network(bench.graph, bench.dense)
+
+        def quiet() -> dict[str, float]:
+            with console.progress(repeats, "repeating, the computer as it is") as steps:
+                return spreads(session, bench, dense, repeats, steps)
+
+        def loaded() -> dict[str, float]:
+            with busy_cores(), console.progress(repeats, "repeating, every core busy") as steps:
+                return spreads(session, bench, dense, repeats, steps)
+
+        def differences() -> dict[str, float]:
             narrower, ratio = slower_by(session, bench, dense)
-            print(f"the slower library takes {ratio:.3f} times as long")
-            alarms = share_found(session, dense, dense, count)
-            recall = share_found(session, narrower, dense, count)
-    print(f"the same against itself: {alarms:.1f} % false alarms; {SLOWER - 1:.0%} slower: {recall:.1f} % found")
-    print_result(
+            with console.progress(2 * count, "comparing") as steps:
+                alarms = share_found(session, dense, dense, count, steps)
+                return {
+                    "false_alarms": alarms,
+                    "recall": share_found(session, narrower, dense, count, steps),
+                    "slower_ratio": ratio,
+                }
+
+        spread = {"quiet": kept.part("quiet", quiet), "loaded": kept.part("loaded", loaded)}
+        found = kept.part("differences", differences)
+    for conditions, values in spread.items():
+        print(f"{conditions:<8}" + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()))
+    print(
+        f"the same against itself: {found['false_alarms']:.1f} % false alarms; one that takes "
+        f"{found['slower_ratio']:.3f} times as long: {found['recall']:.1f} % found"
+    )
+    kept.finish(
         {
-            "benchmark": "fidelity",
-            "cv_quiet": quiet["agent"],
-            "cv_loaded": loaded["agent"],
-            "time_evaluator_cv_loaded": loaded["time_evaluator mean"],
-            "time_evaluator_min_cv_loaded": loaded["time_evaluator minimum"],
-            "time_evaluator_cv_quiet": quiet["time_evaluator mean"],
-            "false_alarms": alarms,
-            "recall": recall,
-            "slower_ratio": ratio,
+            "cv_quiet": spread["quiet"]["agent"],
+            "cv_loaded": spread["loaded"]["agent"],
+            "time_evaluator_cv_loaded": spread["loaded"]["time_evaluator mean"],
+            "time_evaluator_min_cv_loaded": spread["loaded"]["time_evaluator minimum"],
+            "time_evaluator_cv_quiet": spread["quiet"]["time_evaluator mean"],
+            **found,
             "repeats": repeats,
             "comparisons": count,
         }
     )
 
 
-def spreads(session: DeviceSession, bench: Workbench, library: Artifact, repeats: int) -> dict[str, float]:
+def spreads(
+    session: DeviceSession, bench: Workbench, library: Artifact, repeats: int, steps: Steps
+) -> dict[str, float]:
     """Coefficient of variation of each estimate over the repeats, in percent."""
     estimates: dict[str, list[float]] = {"agent": [], "time_evaluator mean": [], "time_evaluator minimum": []}
     handle = load(session, library)
@@ -109,6 +114,7 @@ def spreads(session: DeviceSession, bench: Workbench, library: Artifact, repeats
             found = module.time_evaluator("main", device, number=max(1, calls // 10), repeat=10)(*arguments)
         estimates["time_evaluator mean"].append(found.mean)
         estimates["time_evaluator minimum"].append(min(found.results))
+        steps.advance()
     session.measurer.client.unload(handle)
     return {name: 100 * float(np.std(values) / np.mean(values)) for name, values in estimates.items()}
 
@@ -142,7 +148,7 @@ def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact) -> tupl
     return best[1], best[2]
 
 
-def share_found(session: DeviceSession, first: Artifact, second: Artifact, count: int) -> float:
+def share_found(session: DeviceSession, first: Artifact, second: Artifact, count: int, steps: Steps) -> float:
     """Share of comparisons that find the second slower (or any difference, where both are one), in percent."""
     client, found = session.measurer.client, 0
     for start in range(0, count, COMPARISONS_A_LOAD):
@@ -150,6 +156,7 @@ def share_found(session: DeviceSession, first: Artifact, second: Artifact, count
         for _ in range(min(COMPARISONS_A_LOAD, count - start)):
             verdict = compare(client, *map(TimingRequest, handles)).verdict
             found += verdict != "same" if first is second else verdict == "slower"
+            steps.advance()
         for handle in handles:
             client.unload(handle)
     return 100 * found / count
@@ -175,11 +182,6 @@ def busy_cores() -> Iterator[None]:
         for loop in loops:
             loop.kill()
             loop.wait()
-
-
-def tell(conditions: str, spread: dict[str, float]) -> None:
-    """Print one line."""
-    print(f"{conditions:<18}" + ", ".join(f"{name} {value:.2f} %" for name, value in spread.items()), flush=True)
 
 
 if __name__ == "__main__":

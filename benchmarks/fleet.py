@@ -158,7 +158,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "HOME": str(folder), "HWPRUNE_HOME": str(folder / "home"), "PYTHONPATH": path}
     environment.pop("SSH_AUTH_SOCK", None)
-    command = [sys.executable, "command.py", "-q", *words]
+    command = [sys.executable, "command.py", *words]
     return subprocess.Popen(
         command, cwd=folder, env={**environment, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
     )

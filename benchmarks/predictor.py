@@ -1,37 +1,40 @@
 """Predicted against measured latencies of random pruned networks that no model has seen, and what others predict.
 
-    python benchmarks/predictor.py [--quick] [--resume FILE]
+    python benchmarks/predictor.py [--quick | --resume]
 
 For each family the device is profiled as ``hwprune device profile`` does: at most 350 kernels, 10 networks and 3
-minutes. Then 200 networks (widths log-uniform from 10 to 100 %, any integer) are measured twice, in two passes; what a
-network takes is the mean of both, and how far they are apart is the repeat error. The baselines get the same whole
-networks, the nn-Meter-style forest the same kernels too. All that was measured is kept in a file: after an
-interruption, ``--resume FILE`` goes on where it was.
+minutes. Then 200 networks (widths log-uniform from 10 to 100 %, any integer) are measured twice, in two passes, each
+with an agent and processes of its own; what a network takes is the mean of both, and how far they are apart is the
+repeat error. The baselines get the same whole networks, the nn-Meter-style forest the same kernels too. All that was
+measured is kept in ``benchmarks/results/predictor.json``: after an interruption, ``--resume`` goes on where it was. A
+family during which the device's clock changed for good is measured anew, once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import print_conditions, print_result
+from conditions import print_conditions
+from measuring.dense import NARROWEST, planned, random_widths, told_console
+from measuring.kept import Kept
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 
-from hwprune.cli.console import Console
-from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
+from hwprune.compilation.compiler import Compiler
 from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.home import Home
 from hwprune.experiments.profile import example_widths
 from hwprune.experiments.profiler import Effort, Profiler, is_trusted
+from hwprune.experiments.progress import Console, Steps
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
+from hwprune.records import same_clock
 from hwprune.search.space import SearchSpace
 from latency_models.evaluation import MeasuredNetwork, mape, scores
 from latency_models.features import macs, weight_bytes, widths
@@ -48,10 +51,11 @@ FAMILIES = {
 QUICK_FAMILIES = ("ResNet-20", "VGG-14")
 NETWORKS, NETWORKS_QUICK = 200, 40
 EFFORT, EFFORT_QUICK = Effort(error=0.0), Effort(error=0.0, minutes=0.5)
-#: Narrowest width, as a share of the dense one.
-NARROWEST = 0.1
 #: Networks measured between two writes of the file.
 CHUNK = 20
+PASSES = 2
+#: How often a network that cannot be trusted is measured: what is left out would be the hard ones.
+ATTEMPTS = 3
 
 Layers = tuple[LayerShape, ...]
 #: Milliseconds of networks, and the half-widths of their 90 % intervals.
@@ -65,70 +69,99 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help=f"{NETWORKS_QUICK} networks of {' and '.join(QUICK_FAMILIES)}"
     )
-    parser.add_argument("--resume", metavar="FILE", type=Path, help="file of an interrupted run")
-    arguments = parser.parse_args()
-    count = NETWORKS_QUICK if arguments.quick else NETWORKS
-    effort = EFFORT_QUICK if arguments.quick else EFFORT
-    path = arguments.resume or Path(tempfile.mkdtemp(prefix="predictor-")) / "measured.json"
-    records: Record = json.loads(path.read_text()) if path.exists() else {}
+    parser.add_argument("--resume", action="store_true", help="go on with benchmarks/results/predictor.json")
+    options = parser.parse_args()
+    count, effort = (NETWORKS_QUICK, EFFORT_QUICK) if options.quick else (NETWORKS, EFFORT)
     print_conditions()
-    print(f"measurements are kept in {path}")
-    home = Home(path.parent / "home")
+    console = told_console()
+    kept = Kept("predictor", is_resumed=options.resume, is_quick=options.quick)
     figures: dict[str, dict[str, Any]] = {}
-    for family in QUICK_FAMILIES if arguments.quick else FAMILIES:
-        record = records.setdefault(family, {})
+    with tempfile.TemporaryDirectory() as folder:
+        for family in QUICK_FAMILIES if options.quick else FAMILIES:
+            study = Study(Home(Path(folder)), family, count, effort, kept, console)
+            if not study.measure():
+                console.warn(f"{family}: the device's clock changed meanwhile: all of it once more")
+                kept.parts.pop(family)
+                study.measure()
+            figures[family] = judge(family, kept.parts[family], study.networks())
+    kept.finish(summary(figures))
 
-        def keep(path: Path = path) -> None:
-            path.write_text(json.dumps(records))
 
-        figures[family] = judge(family, record, measure_family(home, family, count, effort, record, keep))
-    print_result({"benchmark": "predictor", **summary(figures)})
+@dataclass
+class Study:
+    """One family on this computer: its model, and both passes over networks that the model does not see.
 
-
-def measure_family(
-    home: Home, family: str, count: int, effort: Effort, record: Record, keep: Callable[[], None]
-) -> list[Layers]:
-    """Fill in what the record lacks: the model's rows, the networks' widths and both passes over them.
-
-    Returns:
-        The networks' layers.
+    Attributes:
+        home: where the device is.
+        family: its name.
+        count: networks that are measured.
+        effort: of the profile.
+        kept: holds and takes the record.
+        console: who is told how it goes.
     """
-    device = find(home, LOCAL)
-    problem = Problem.model_validate(
-        {
-            "network": FAMILIES[family],
-            "data": {"name": "digits", "size": 32, "channels": 3},
-            "evaluation": {"threads": 1},
-        }
-    )
-    bench = Workbench.open(problem, CpuTarget.from_dict(device.target), with_weights=False)
-    sizes = np.array(bench.groups.sizes)
-    if "widths" not in record:
-        drawn = np.rint(sizes * NARROWEST ** np.random.default_rng(1).random((count, len(sizes))))
-        record["widths"] = np.maximum(drawn, 1).astype(int).tolist()
-        record["passes"] = [[], []]
-    with open_session(home, device, Console()) as session:
+
+    home: Home
+    family: str
+    count: int
+    effort: Effort
+    kept: Kept
+    console: Console
+
+    def __post_init__(self) -> None:
+        self._device = find(self.home, LOCAL)
+        self._bench = planned(self._device, FAMILIES[self.family])
+
+    def networks(self) -> list[Layers]:
+        """The measured networks' layers."""
+        shapes = self._bench.arithmetic(self.kept.parts[self.family]["widths"])
+        return [shapes.row(index) for index in range(len(shapes))]
+
+    def measure(self) -> bool:
+        """Fill in what the record lacks; whether all of it is given at one clock."""
+        record: Record = self.kept.parts.setdefault(self.family, {})
         if "model" not in record:
+            self._profile(record)
+        total = PASSES * self.count
+        with self.console.progress(total, f"{self.family}, networks that the model has not seen") as steps:
+            return all([self._complete(record, number, steps) for number in range(PASSES)])
+
+    def _profile(self, record: Record) -> None:
+        space = SearchSpace.of(self._bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=1 - NARROWEST)
+        with open_session(self.home, self._device, self.console) as session:
             started = time.perf_counter()
-            space = SearchSpace.of(sizes.tolist(), round_to=1, pruning_ratio_max=1 - NARROWEST)
-            profiler = Profiler(session, bench, example_widths(space), effort)
-            record["model"] = profiler.run(Console()).to_json()
+            profiler = Profiler(session, self._bench, example_widths(space), self.effort)
+            record["model"] = profiler.run(self.console).to_json()
             record["kernels"], record["seconds"] = profiler.kernels, time.perf_counter() - started
-            keep()
-        for measured in record["passes"]:
-            while len(measured) < len(record["widths"]):
+            record["reference_ms"] = session.board.reference_ms(Compiler.schedule_version)
+        record["widths"] = random_widths(self._bench, self.count, seed=1).tolist()
+        record["passes"] = [[] for _ in range(PASSES)]
+        self.kept.write()
+
+    def _complete(self, record: Record, number: int, steps: Steps) -> bool:
+        """Measure what one pass lacks; whether the clock is the profile's."""
+        measured: list[float | None] = record["passes"][number]
+        steps.advance(len(measured))
+        if len(measured) == self.count:
+            return True
+        with open_session(self.home, self._device, self.console) as session:
+            while len(measured) < self.count:
                 part = record["widths"][len(measured) : len(measured) + CHUNK]
-                measured += measure(session, bench, part)
-                keep()
-    shapes = bench.arithmetic(record["widths"])
-    return [shapes.row(index) for index in range(len(shapes))]
+                measured += measure(session, self._bench, part)
+                self.kept.write()
+                steps.advance(len(part))
+            return same_clock(record["reference_ms"], session.board.reference_ms(Compiler.schedule_version))
 
 
 def measure(session: DeviceSession, bench: Workbench, part: Sequence[Sequence[int]]) -> list[float | None]:
-    """Latencies of networks in ms, measured afresh; None where one could not be trusted."""
-    jobs = [session.candidates(bench).job(bench.plan(row)) for row in part]
-    found = session.measurer.networks(jobs, remeasure=True)
-    return [each.latency_ms if is_trusted(each) else None for each in found]
+    """Latencies of networks in ms, measured afresh; None where one could not be trusted, however often it was tried."""
+    found: dict[int, float] = {}
+    for _ in range(ATTEMPTS):
+        missing = [row for row in range(len(part)) if row not in found]
+        if missing:
+            plans = [bench.plan(part[row]) for row in missing]
+            told = session.measure_candidates(bench, plans, max_age_s=0.0)
+            found |= {row: each.latency_ms for row, each in zip(missing, told, strict=True) if is_trusted(each)}
+    return [found.get(row) for row in range(len(part))]
 
 
 def judge(family: str, record: Record, measured: Sequence[Layers]) -> dict[str, Any]:

@@ -10,24 +10,17 @@ on the resident library and on one that is linked for each alone: 95 % are asked
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from conditions import print_conditions, print_result
+from measuring.dense import open_local, random_plans
 
-from hwprune.cli.console import Console
-from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
 from hwprune.experiments.candidates import linked_job
-from hwprune.experiments.devices import LOCAL, find
-from hwprune.experiments.home import Home
-from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
-from hwprune.search.space import SearchSpace
 
 #: Candidates that are measured for the rate, and pairs for the agreement.
 CANDIDATES, CANDIDATES_QUICK = 600, 120
@@ -35,12 +28,6 @@ PAIRS, PAIRS_QUICK = 50, 16
 
 #: Candidates that a search asks for together.
 GENERATION = 20
-
-PROBLEM = {
-    "network": {"name": "resnet_cifar", "depth": 20},
-    "data": {"name": "digits", "size": 32, "channels": 3},
-    "evaluation": {"threads": 1},
-}
 
 
 def main() -> None:
@@ -50,21 +37,15 @@ def main() -> None:
     quick = parser.parse_args().quick
     candidates, pairs = (CANDIDATES_QUICK, PAIRS_QUICK) if quick else (CANDIDATES, PAIRS)
     print_conditions()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        device = find(home, LOCAL)
-        bench = Workbench.open(Problem.model_validate(PROBLEM), CpuTarget.from_dict(device.target), with_weights=False)
-        space = SearchSpace.of(bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=0.9)
-        genomes = np.random.default_rng(0).random((candidates, space.n_var)) * space.upper
-        plans = [bench.plan(widths) for widths in space.decode(genomes)]
-        with open_session(home, device, Console()) as session:
-            # Long blocks show how fast the device's reference kernel is, as a profile would have done.
-            session.measurer.network(linked_job(session.compiler, bench, bench.dense))
-            started = time.perf_counter()
-            session.candidates(bench).job(plans[0])
-            prepared_s = time.perf_counter() - started
-            rate = candidates_a_minute(session, bench, plans)
-            agreement = compare(session, bench, plans[:pairs])
+    with open_local() as (session, bench):
+        plans = random_plans(bench, candidates)
+        # Long blocks show how fast the device's reference kernel is, as a profile would have done.
+        session.measurer.network(linked_job(session.compiler, bench, bench.dense))
+        started = time.perf_counter()
+        session.candidates(bench).job(plans[0])
+        prepared_s = time.perf_counter() - started
+        rate = candidates_a_minute(session, bench, plans)
+        agreement = compare(session, bench, plans[:pairs])
     print(f"the resident library took {prepared_s:.1f} s, once for all of these")
     print_result({"benchmark": "resident", **rate, **agreement, "prepared_s": prepared_s})
 

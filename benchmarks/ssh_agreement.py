@@ -21,15 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from conditions import print_conditions, print_result
+from measuring.dense import planned
 
 from hwprune.cli.console import Console
-from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
 from hwprune.experiments.candidates import self_test
 from hwprune.experiments.devices import add_board, add_local, pin, way_to
 from hwprune.experiments.home import Home
 from hwprune.experiments.session import DeviceSession, open_session
-from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.jobs import NetworkJob
 
 #: Depth of a ResNet for CIFAR and pixels of its square input.
@@ -97,14 +95,7 @@ def compare(direct: DeviceSession, remote: DeviceSession, depth: int, pixels: in
     ``ratio`` is of the latencies that hwprune tells, which are given at the clock of the first measurement;
     ``ratio_as_timed`` takes the calls as they were timed.
     """
-    problem = Problem.model_validate(
-        {
-            "network": {"name": "resnet_cifar", "depth": depth},
-            "data": {"name": "digits", "size": pixels, "channels": 3},
-            "evaluation": {"threads": 1},
-        }
-    )
-    bench = Workbench.open(problem, CpuTarget.from_dict(direct.device.target), with_weights=False)
+    bench = planned(direct.device, {"name": "resnet_cifar", "depth": depth}, pixels)
     job = NetworkJob(direct.compiler.network(bench.graph, bench.dense), self_test(bench.dense, bench.example_input))
     told_ms: dict[str, list[float]] = {"loopback": [], "ssh": []}
     timed_ms: dict[str, list[float]] = {"loopback": [], "ssh": []}

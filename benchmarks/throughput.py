@@ -12,45 +12,36 @@ project's linked libraries. The model prices the whole trace; how long its profi
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 import tvm
 from agreement import on_cores
 from conditions import print_conditions, print_result
+from measuring.dense import open_local, told_console
 from torch import Tensor, nn
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from hwprune.cli.console import Console
 from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
 from hwprune.experiments.candidates import linked_job
-from hwprune.experiments.devices import LOCAL, find
-from hwprune.experiments.home import Home
 from hwprune.experiments.profile import profile_network
 from hwprune.experiments.profiler import Effort
-from hwprune.experiments.session import open_session
-from hwprune.experiments.workbench import Workbench
+from hwprune.experiments.progress import Steps
 from hwprune.search.space import IntArray, SearchSpace
 
 CANDIDATES = 1000
 #: Candidates that are compiled and measured: by TVM's usual pipeline, and linked.
 SAMPLES, SAMPLES_QUICK = (4, 20), (1, 5)
+EFFORT, EFFORT_QUICK = Effort(), Effort(minutes=0.5)
 #: Candidates priced at once for the rate.
 MANY = 200_000
 POPULATION, MUTATED, SPREAD = 40, 0.15, 0.25
 
-PROBLEM = {
-    "network": {"name": "resnet_cifar", "depth": 56},
-    "data": {"name": "digits", "size": 32, "channels": 3},
-    "evaluation": {"threads": 1},
-}
+RESNET_56 = {"name": "resnet_cifar", "depth": 56}
 
 
 def main() -> None:
@@ -60,32 +51,26 @@ def main() -> None:
     quick = parser.parse_args().quick
     usual_samples, linked_samples = SAMPLES_QUICK if quick else SAMPLES
     print_conditions()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        device = find(home, LOCAL)
-        target = CpuTarget.from_dict(device.target)
-        bench = Workbench.open(Problem.model_validate(PROBLEM), target, with_weights=False)
+    with open_local(RESNET_56) as (session, bench):
+        console, target = told_console(), CpuTarget.from_dict(session.device.target)
         space = SearchSpace.of(bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=0.9)
         trace = search_trace(space, CANDIDATES)
         chosen = trace[np.linspace(0, CANDIDATES - 1, max(usual_samples, linked_samples)).astype(int)]
 
         def usual(widths: IntArray) -> None:
-            with on_cores(device.cores):
+            with on_cores(session.device.cores):
                 usual_ms(bench.candidate(widths), bench.example_input, target)
 
-        with open_session(home, device, Console()) as session:
-            started = time.perf_counter()
-            model, report = profile_network(
-                session, bench, console=Console(), effort=Effort(minutes=0.5 if quick else 3.0)
-            )
-            profile_s = time.perf_counter() - started
+        def linked(widths: IntArray) -> None:
+            job = linked_job(session.compiler, bench, bench.candidate(widths))
+            session.measurer.network(job, remeasure=True)
 
-            def linked(widths: IntArray) -> None:
-                job = linked_job(session.compiler, bench, bench.candidate(widths))
-                session.measurer.network(job, remeasure=True)
-
-            linked_s = seconds_each(linked, chosen[:linked_samples])
-            usual_s = seconds_each(usual, chosen[:usual_samples])
+        started = time.perf_counter()
+        model, report = profile_network(session, bench, console=console, effort=EFFORT_QUICK if quick else EFFORT)
+        profile_s = time.perf_counter() - started
+        with console.progress(linked_samples + usual_samples, "compiling and measuring candidates") as steps:
+            linked_s = seconds_each(linked, chosen[:linked_samples], steps)
+            usual_s = seconds_each(usual, chosen[:usual_samples], steps)
     model.predict(bench.arithmetic(trace[:2]))  # what is kept for later calls is part of the first one everywhere else
     started = time.perf_counter()
     model.predict(bench.arithmetic(trace))
@@ -137,11 +122,12 @@ def search_trace(space: SearchSpace, n: int) -> IntArray:
     return space.decode(np.vstack(genomes))
 
 
-def seconds_each(price: Callable[[IntArray], None], candidates: IntArray) -> float:
+def seconds_each(price: Callable[[IntArray], None], candidates: IntArray, steps: Steps) -> float:
     """Mean seconds of pricing a candidate."""
     started = time.perf_counter()
     for widths in candidates:
         price(widths)
+        steps.advance()
     return (time.perf_counter() - started) / len(candidates)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,6 +17,9 @@ from hwprune.units import format_ms
 if TYPE_CHECKING:
     from hwprune.experiments.matrix import Cell, Matrix
 
+
+#: Moments of a steady load that people are shown; programs get all of them.
+MOMENTS = 7
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -101,14 +105,18 @@ def measure(
     if as_json:
         emit_json(matrix.as_dict())
     else:
-        _show(matrix)
+        show_matrix(matrix)
     if matrix.failed:
         context.exit(3)
 
 
-def _show(matrix: Matrix) -> None:
-    """The matrix for people, and a line for each cell without a number."""
+def show_matrix(matrix: Matrix) -> None:
+    """The matrix for people, how the device fared under steady loads, and a line for each cell without a number."""
     emit_table([_row(matrix, model) for model in matrix.models])
+    for cell in matrix.cells:
+        if cell.timeline:
+            emit(f"\n{cell.model} on {cell.device} by {cell.engine}, {cell.scenario}")
+            emit_table(_moments(cell))
     for cell in matrix.cells:
         if cell.error:
             emit(f"{cell.model} on {cell.device} by {cell.engine}: {cell.error}")
@@ -125,6 +133,26 @@ def _row(matrix: Matrix, model: str) -> dict[str, object]:
             ratio = cells[0].tvm_over_onnxruntime
             row[f"{device} tvm/onnxruntime"] = "-" if ratio is None else f"{ratio:.2f}"
     return row
+
+
+def _moments(cell: Cell) -> list[dict[str, object]]:
+    """Some moments of a steady load, evenly from its first block to its last."""
+    last = len(cell.timeline) - 1
+    chosen = sorted({round(last * step / (MOMENTS - 1)) for step in range(MOMENTS)})
+    return [_moment(cell.timeline[index]) for index in chosen]
+
+
+def _moment(block: Mapping[str, Any]) -> dict[str, object]:
+    clocks_mhz, zones_celsius = block.get("clocks_mhz") or (), block.get("temperatures_celsius") or {}
+    return {
+        "after s": f"{block['elapsed_s']:.0f}",
+        "latency": format_ms(block["latency_ms"]),
+        "median": format_ms(block["latency_ms_p50"]),
+        "reference kernel": format_ms(block["reference_ms"]),
+        "clocks MHz": " ".join(f"{clock:.0f}" for clock in clocks_mhz) or "-",
+        "hottest": f"{max(zones_celsius.values()):.0f} C" if zones_celsius else "-",
+        "counts": "yes" if block["counts"] else "no",
+    }
 
 
 def _latency(cell: Cell) -> str:

@@ -37,6 +37,7 @@ class Cell:
         measured_at: ISO 8601 time, UTC.
         artifact: SHA-256 of what ran.
         scenario: what the device was put through meanwhile.
+        timeline: of a steady load: latencies, clocks and temperatures of each block, as ``Measurement`` has them.
         error: why there is no latency; "" where there is one.
     """
 
@@ -65,6 +66,7 @@ class Cell:
     measured_at: str = ""
     artifact: str = ""
     scenario: str = "burst"
+    timeline: tuple[dict[str, Any], ...] = ()
     error: str = ""
 
     @classmethod
@@ -106,6 +108,7 @@ class Cell:
             source="simulated" if found.is_simulated else source,
             measured_at=found.measured_at,
             artifact=artifact.sha256,
+            timeline=found.timeline,
             error=f"untrusted: {found.trust_reason}" if found.trust == "C" else "",
         )
 
@@ -159,9 +162,9 @@ class Matrix:
         return asdict(self)
 
     def write_csv(self, path: Path) -> None:
-        """Write one line a cell, whole or not at all; what is unknown is an empty field."""
+        """Write one line a cell, whole or not at all; what is unknown is an empty field, and there are no timelines."""
         draft = path.with_name(f".{path.name}.part")
-        columns = [field.name for field in fields(Cell)]
+        columns = [field.name for field in fields(Cell) if field.name != "timeline"]
         with draft.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(columns)

@@ -27,7 +27,7 @@ from hwprune.experiments.devices import find
 from hwprune.experiments.home import Home
 from hwprune.experiments.matrix import Cell, Matrix, with_ratio
 from hwprune.experiments.model_jobs import Engine, ModelJobs, Prepared
-from hwprune.experiments.progress import Console, Silent
+from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.turns import turn_on
 from hwprune.measurement.jobs import NetworkJob
@@ -92,30 +92,35 @@ def measure(home: Home, request: Request, console: Console) -> Matrix:
     devices = [find(home, name) for name in dict.fromkeys(request.devices)]
     models = _prepared(home, request, devices, console)
     cells: list[Cell] = []
-    with console.progress(len(models) * len(devices), "measuring models") as steps:
+    names, files = [device.name for device in devices], list(map(str, models))
+    with console.side_by_side(names) as consoles:
         # This computer comes last: until then it is busy with the work of the others.
         for together in (
             [device for device in devices if device.transport != "local"],
             *([device] for device in devices if device.transport == "local"),
         ):
-            for found in _side_by_side(home, together, models, request, console):
+            for found in _side_by_side(home, together, models, request, consoles):
                 cells += found
-                steps.advance(1, f"{found[0].device}: {Path(found[0].model).name}")
-    names, files = [device.name for device in devices], list(map(str, models))
     cells.sort(key=lambda cell: (files.index(cell.model), names.index(cell.device)))
     return Matrix(tuple(files), tuple(names), request.engines, tuple(cells))
 
 
 def _side_by_side(
-    home: Home, devices: Sequence[Device], models: Models, request: Request, console: Console
+    home: Home, devices: Sequence[Device], models: Models, request: Request, consoles: Mapping[str, Console]
 ) -> Iterator[list[Cell]]:
-    """Cells of each model on each device, as they are done."""
+    """Cells of each model on each device, as they are done.
+
+    Threads do here, where searches have processes: they wait for agents, and share what was compiled.
+    """
     done: queue.SimpleQueue[list[Cell] | BaseException | None] = queue.SimpleQueue()
 
     def work(device: Device) -> None:
+        console = consoles[device.name]
         try:
-            for found in device_cells(home, device, models, request, _Aside(console, device.name)):
-                done.put(found)
+            with console.progress(len(models), "measuring models") as steps:
+                for found in device_cells(home, device, models, request, console):
+                    done.put(found)
+                    steps.advance(1, Path(found[0].model).name)
         except BaseException as error:  # a fault of ours: the one who waits shall know
             done.put(error)
         done.put(None)
@@ -282,19 +287,3 @@ class _Row:
         if any(each.error is not None or each.trust == "C" for each in found.values()):
             return None
         return sum(found[shape].latency_ms for shape in shapes)
-
-
-class _Aside(Silent):
-    """A console that says which device it is, and leaves progress to the one who waits for all of them."""
-
-    def __init__(self, console: Console, device: str) -> None:
-        self._console = console
-        self._device = device
-
-    def info(self, message: str) -> None:
-        """Say how it goes."""
-        self._console.info(f"{self._device}: {message}")
-
-    def warn(self, message: str) -> None:
-        """Say what the user should know."""
-        self._console.warn(f"{self._device}: {message}")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -19,17 +18,19 @@ import numpy as np
 from torch import nn
 
 from device_agents.errors import AgentLost, DeviceError
-from hwprune.experiments.candidates import linked_job
+from hwprune.compilation.timeline import Timeline
 from hwprune.experiments.home import Home
 from hwprune.experiments.members import members_of
 from hwprune.experiments.progress import Console
-from hwprune.experiments.session import DeviceSession, open_session, own_kernels_ms
+from hwprune.experiments.session import DeviceSession, KernelTimer, open_session
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.boards import board_ratios, together
 from hwprune.measurement.jobs import KernelCompiler, KernelPack, NetworkJob
+from hwprune.measurement.session import Progress
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
 from hwprune.scenario import BURST, Scenario
+from latency_models.kernel_table import KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
@@ -42,7 +43,9 @@ BOARDS_EACH = 2
 #: Kernels and networks that a member takes from the queue at a time.
 KERNELS_AT_A_TIME, NETWORKS_AT_A_TIME = 32, 8
 
+#: What is measured, and what is found of it.
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @contextlib.contextmanager
@@ -125,27 +128,38 @@ class PoolSession(DeviceSession):
         jobs = [self.candidates(bench).job(plan) for plan in plans]
 
         def measure(member: DeviceSession, part: Sequence[NetworkJob]) -> list[Measurement]:
-            return member.measurer.networks(part, max_age_s=limit_s)
+            return [self._at_first(member, row) for row in member.measurer.networks(part, max_age_s=limit_s)]
 
-        return self._shared(jobs, NETWORKS_AT_A_TIME, measure)
+        return self.shared(jobs, NETWORKS_AT_A_TIME, measure)
 
     def measure_kernels(
-        self, shapes: Sequence[LayerShape], console: Console, deadline: float | None = None
+        self, shapes: Sequence[LayerShape], *, max_age_s: float | None = None, progress: Progress | None = None
     ) -> dict[LayerShape, Measurement]:
-        """Measure kernels, each on one board; see :meth:`DeviceSession.measure_kernels`."""
-        found: dict[LayerShape, Measurement] = {}
-        with console.progress(len(shapes), "measuring kernels") as steps:
+        """Measure kernels alone, each on one board; see :meth:`DeviceSession.measure_kernels`."""
+        wanted = list(dict.fromkeys(shapes))
+        done: list[LayerShape] = []
 
-            def measure(member: DeviceSession, part: Sequence[LayerShape]) -> list[Measurement]:
-                if found and deadline is not None and time.perf_counter() > deadline:
-                    return []
-                rows = member.measurer.kernels(part, max_age_s=self.max_age_s)
-                found.update({shape: self._at_first(member, row) for shape, row in rows.items()})
-                steps.advance(len(part), member.device.name)
-                return list(rows.values())
+        def measure(member: DeviceSession, part: Sequence[LayerShape]) -> list[Measurement]:
+            found = member.measure_kernels(part, max_age_s=max_age_s)
+            done.extend(part)
+            if progress is not None:
+                progress(len(done), len(wanted))
+            return [self._at_first(member, found[shape]) for shape in part]
 
-            self._shared(list(dict.fromkeys(shapes)), KERNELS_AT_A_TIME, measure)
-        return found
+        return dict(zip(wanted, self.shared(wanted, KERNELS_AT_A_TIME, measure), strict=True))
+
+    @contextlib.contextmanager
+    def open_timer(self, timeline: Timeline) -> Iterator[KernelTimer | None]:
+        """What times kernels inside networks on all boards; see :meth:`DeviceSession.open_timer`."""
+        stacks = {member.device.name: contextlib.ExitStack() for member in self.members}
+        timers: dict[str, KernelTimer] = {}
+        for member in self.members:
+            timer = stacks[member.device.name].enter_context(member.open_timer(timeline))
+            if timer is not None:
+                timers[member.device.name] = timer
+        yield _PoolTimer(self, timers) if len(timers) == len(self.members) else None
+        for member in self.members:  # of a board that was lost meanwhile, nothing is left to be closed
+            stacks[member.device.name].close()
 
     def measure_final(
         self,
@@ -165,14 +179,7 @@ class PoolSession(DeviceSession):
                 f"only {self.members[0].device.name} is left of {self.name}, and every point is measured on "
                 f"{BOARDS_EACH} boards: see what is wrong with the others with 'hwprune device check', then go on"
             )
-        jobs = [
-            replace(
-                linked_job(self.compiler, bench, module),
-                own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
-            )
-            for module in modules
-        ]
-        return self.measured_twice(jobs, console, scenario)
+        return self.measured_twice(self.final_jobs(bench, modules, model), console, scenario)
 
     def measured_twice(
         self, jobs: Sequence[NetworkJob], console: Console, scenario: Scenario = BURST
@@ -193,20 +200,25 @@ class PoolSession(DeviceSession):
             found = list(threads.map(measure, self.members, shares))
         return [together([rows[index] for rows in found if index in rows], self.name) for index in range(len(jobs))]
 
-    def _shared(
+    def shared(
         self,
         items: Sequence[Item],
         size: int,
-        measure: Callable[[DeviceSession, Sequence[Item]], Sequence[Measurement]],
-    ) -> list[Measurement]:
-        """Measurements of all items, taken from one queue by the boards; what a lost board had goes to the others.
+        measure: Callable[[DeviceSession, Sequence[Item]], Sequence[Found]],
+    ) -> list[Found]:
+        """What is found of all items, taken from one queue by the boards; what a lost board had goes to the others.
+
+        Args:
+            items: what is measured.
+            size: how many a board takes at a time.
+            measure: measures some of them on a board; one result an item, at the speed of the first board.
 
         Raises:
             DeviceError: all boards are lost; the last one's error.
         """
         size = max(1, min(size, -(-len(items) // len(self.members))))
         queue = deque((start, items[start : start + size]) for start in range(0, len(items), size))
-        found: dict[int, Sequence[Measurement]] = {}
+        found: dict[int, Sequence[Found]] = {}
         lock = threading.Lock()
 
         def serve(member: DeviceSession) -> DeviceError | None:
@@ -216,7 +228,7 @@ class PoolSession(DeviceSession):
                         return None
                     start, part = queue.popleft()
                 try:
-                    found[start] = [self._at_first(member, row) for row in measure(member, part)]
+                    found[start] = measure(member, part)
                 except DeviceError as error:
                     with lock:
                         queue.appendleft((start, part))
@@ -250,6 +262,36 @@ class PoolSession(DeviceSession):
     def _say(self, message: str) -> None:
         if self.console is not None:
             self.console.info(message)
+
+
+@dataclass(frozen=True)
+class _PoolTimer:
+    """Times kernels inside networks on all boards of a pool, at the speed of the first.
+
+    Attributes:
+        pool: the boards.
+        timers: what times them on each.
+    """
+
+    pool: PoolSession
+    timers: Mapping[str, KernelTimer]
+
+    def times(self, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+        """Times of the calls of each network, each on one board.
+
+        Raises:
+            DeviceError: all boards are lost; the last one's error.
+        """
+
+        def measure(member: DeviceSession, part: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+            name = member.device.name
+            ratio = self.pool.ratios[name]
+            return [
+                times and [KernelTime(time.latency_ms / ratio, time.spread_ms / ratio) for time in times]
+                for times in self.timers[name].times(part)
+            ]
+
+        return self.pool.shared(networks, NETWORKS_AT_A_TIME, measure)
 
 
 @dataclass

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hwprune.compilation.compiler import Compiler
 from hwprune.errors import UntrustedError
 from hwprune.experiments.unfinished import UnfinishedProfile
-from hwprune.measurement.timelines import NETWORKS_A_SITTING, Timer, open_timer
+from hwprune.measurement.timelines import NETWORKS_A_SITTING
 from hwprune.records import Measurement
 from latency_models.evaluation import MeasuredNetwork, held_out_error
 from latency_models.kernel_table import KernelTable, KernelTime
@@ -28,7 +28,7 @@ from latency_models.transfer import transfer
 
 if TYPE_CHECKING:
     from hwprune.experiments.progress import Console, Steps
-    from hwprune.experiments.session import DeviceSession
+    from hwprune.experiments.session import DeviceSession, KernelTimer
     from hwprune.experiments.workbench import Workbench
 
 IntArray = npt.NDArray[np.int64]
@@ -100,7 +100,7 @@ class Profiler:
         with console.progress(self.effort.kernels + self.effort.networks, "profiling") as steps:
             self._measure_networks(steps)
             if timeline is not None:
-                with open_timer(self.session.board, timeline) as timer:
+                with self.session.open_timer(timeline) as timer:
                     if timer is not None:
                         self._until_good(self._rounds_inside(timer, timeline.calls, steps), steps, end)
             if not self.rows:
@@ -156,7 +156,7 @@ class Profiler:
             "close other programs and profile again"
         )
 
-    def _rounds_inside(self, timer: Timer, calls: int, steps: Steps) -> Iterator[None]:
+    def _rounds_inside(self, timer: KernelTimer, calls: int, steps: Steps) -> Iterator[None]:
         """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
         total = max(4, self.effort.kernels // calls)
         first, each = max(4, round(FIRST_SHARE * total)), max(1, total // 6)
@@ -173,7 +173,7 @@ class Profiler:
             else:
                 chosen = list(range(count))
 
-    def _time_inside(self, timer: Timer, widths: IntArray, steps: Steps) -> None:
+    def _time_inside(self, timer: KernelTimer, widths: IntArray, steps: Steps) -> None:
         """Time all calls of networks, a sitting after the other, as far as they are not known yet."""
         candidates, shapes = self.session.candidates(self.bench), self.bench.arithmetic(widths)
         reference_ms = self.session.board.reference_ms(Compiler.schedule_version)
@@ -224,7 +224,7 @@ class Profiler:
             steps.advance(done - told)
             told = done
 
-        found = self.session.measurer.kernels(shapes, max_age_s=self.part.age_s, progress=progress)
+        found = self.session.measure_kernels(shapes, max_age_s=self.part.age_s, progress=progress)
         steps.advance(len(shapes) - told)
         self.kernels += len(shapes)
         for shape, each in found.items():

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from device_agents.replay import Recording
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.planner import Planner
 from hwprune.compilation.targets import CpuTarget
+from hwprune.compilation.timeline import Timeline
 from hwprune.errors import ConfigError
 from hwprune.executors import Forked
 from hwprune.experiments.candidates import CandidateJobs, linked_job
@@ -22,13 +24,17 @@ from hwprune.experiments.devices import same_agent_of
 from hwprune.experiments.home import Home
 from hwprune.experiments.progress import Console
 from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.lease import lease
 from hwprune.measurement.link import Link
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.replay import MeasurementSource, Replay
+from hwprune.measurement.session import Progress
+from hwprune.measurement.timelines import open_timer
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
 from hwprune.scenario import BURST, Scenario
+from latency_models.kernel_table import KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 
@@ -36,6 +42,13 @@ from latency_models.shapes import LayerShape
 LEASE_WAIT_S = 600.0
 #: Pauses before each attempt to reach a lost device again; a board that starts anew is back before their sum is over.
 RECONNECT_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+
+
+class KernelTimer(Protocol):
+    """Times the calls of networks, one by one; see :class:`hwprune.measurement.timelines.Timer`."""
+
+    def times(self, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
+        """Times of the calls of each network, in their order; None where it could not be timed with trust."""
 
 
 @dataclass
@@ -92,6 +105,32 @@ class DeviceSession:
         jobs = [self.candidates(bench).job(plan) for plan in plans]
         return self.measurer.networks(jobs, max_age_s=self.max_age_s if max_age_s is None else max_age_s)
 
+    def measure_kernels(
+        self, shapes: Sequence[LayerShape], *, max_age_s: float | None = None, progress: Progress | None = None
+    ) -> dict[LayerShape, Measurement]:
+        """Measure kernels alone, in turns.
+
+        Args:
+            shapes: the kernels' layers.
+            max_age_s: measurements of the store that are older are made again.
+            progress: told the kernels that are done and their total.
+
+        Raises:
+            CompileError: one cannot be compiled.
+            DeviceError: the device is lost.
+        """
+        return self.measurer.kernels(shapes, max_age_s=max_age_s, progress=progress)
+
+    @contextlib.contextmanager
+    def open_timer(self, timeline: Timeline) -> Iterator[KernelTimer | None]:
+        """What times kernels inside networks, for as long as the context lasts; None where the device cannot load it.
+
+        Raises:
+            DeviceError: the device is lost.
+        """
+        with open_timer(self.board, timeline) as timer:
+            yield timer
+
     def measure_final(
         self,
         bench: Workbench,
@@ -110,14 +149,18 @@ class DeviceSession:
             scenario: what the device is put through meanwhile.
         """
         with console.progress(len(modules), "measuring the front") as steps:
-            jobs = [
-                replace(
-                    linked_job(self.compiler, bench, module),
-                    own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
-                )
-                for module in modules
-            ]
+            jobs = self.final_jobs(bench, modules, model)
             return self.measurer.networks(jobs, final=True, scenario=scenario, progress=_advancing(steps.advance))
+
+    def final_jobs(self, bench: Workbench, modules: Sequence[nn.Module], model: LatencyModel) -> list[NetworkJob]:
+        """Jobs of networks for the user: each linked alone, with the predicted time of its kernels that are ours."""
+        return [
+            replace(
+                linked_job(self.compiler, bench, module),
+                own_kernels_ms=own_kernels_ms(bench.graph.shapes(module), model),
+            )
+            for module in modules
+        ]
 
     def candidates(self, bench: Workbench) -> CandidateJobs:
         """What makes jobs of a network's candidates; the resident library of the last network is kept."""

@@ -5,12 +5,14 @@ Emulated, so no number here says anything of hardware; but the ratio of the two 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from boards import MachineBoard
 
 from hwprune.experiments.devices import add_board
 from hwprune.experiments.home import Home
@@ -40,29 +42,36 @@ evaluation: {threads: 1, bn_images: 0}
 """
 
 
-@pytest.fixture
-def hwprune(start_machine, tmp_path):
-    """The command, in a folder with a trained problem and a home that knows both boards."""
-    (tmp_path / "tiny.py").write_text(NETWORK)
-    (tmp_path / "problem.yaml").write_text(PROBLEM)
-    home = Home(tmp_path / "home")
-    for name, shift in SHIFTS.items():
-        add_board(home, name, start_machine(shift).way)
+@pytest.fixture(scope="module")
+def hwprune(board_files, tmp_path_factory):
+    """The command, in a folder with a trained problem and a home that knows both boards and has profiled them."""
+    folder = tmp_path_factory.mktemp("fleet")
+    (folder / "tiny.py").write_text(NETWORK)
+    (folder / "problem.yaml").write_text(PROBLEM)
+    home = Home(folder / "home")
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "HWPRUNE_HOME": str(home.path), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def hwprune(*words):
-        path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "HWPRUNE_HOME": str(home.path), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "hwprune", *words, "--json"]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended
 
-    assert hwprune("train", "problem.yaml").returncode == 0
-    return hwprune
+    with contextlib.ExitStack() as running:
+        for name, shift in SHIFTS.items():
+            board = MachineBoard(board_files, folder / name, shift)
+            running.callback(board.cut_power)
+            board.power_on()
+            add_board(home, name, board.way)
+        hwprune("train", "problem.yaml")
+        hwprune("device", "profile", *SHIFTS, "problem.yaml", "--minutes", "0.1")
+        yield hwprune
 
 
 def test_fronts_of_two_boards_are_searched_in_one_command_and_differ_by_their_speed(hwprune):
     devices = [word for name in SHIFTS for word in ("--device", name)]
     ended = hwprune("search", "problem.yaml", *devices, "--method", "uniform")
-    assert ended.returncode == 0, ended.stderr
     parts = {part["name"]: part["result"] for part in json.loads(ended.stdout)}
     rows = {name: {row["plan_key"]: row for row in result["rows"]} for name, result in parts.items()}
     assert {row["device"] for row in rows["slow"].values()} == {"slow"}
@@ -76,7 +85,6 @@ def test_fronts_of_two_boards_are_searched_in_one_command_and_differ_by_their_sp
 def test_boards_of_different_speed_are_one_pool_once_they_are_calibrated(hwprune):
     devices = [word for name in SHIFTS for word in ("--device", name)]
     ended = hwprune("search", "problem.yaml", *devices, "--pool", "--method", "uniform")
-    assert ended.returncode == 0, ended.stderr
     front = json.loads(ended.stdout)
     assert front["conditions"]["device"] == "fast+slow"
     assert all(sorted(row["boards"]) == ["fast", "slow"] for row in front["rows"])

@@ -63,6 +63,15 @@ def matrix() -> Matrix:
     return Matrix(("a.onnx", "b.onnx"), ("board",), ("tvm",), (good, Cell.failed("b.onnx", "board", "tvm", "no")))
 
 
+def test_a_steady_loads_moments_are_told_to_programs_and_are_no_column_of_the_table(tmp_path: Path) -> None:
+    moments = ({"elapsed_s": 1.0, "latency_ms": 2.0, "clocks_mhz": [1500.0], "counts": True},)
+    cell = Cell.of("a.onnx", "tvm", measurement(timeline=moments), ARTIFACT, is_stored=False)
+    whole = Matrix(("a.onnx",), ("board",), ("tvm",), (cell,))
+    assert whole.as_dict()["cells"][0]["timeline"] == moments
+    whole.write_csv(tmp_path / "matrix.csv")
+    assert "timeline" not in (tmp_path / "matrix.csv").read_text()
+
+
 def test_failed_cells_are_listed(matrix: Matrix) -> None:
     assert [cell.model for cell in matrix.failed] == ["b.onnx"]
     assert matrix.cell("a.onnx", "board", "tvm").is_good

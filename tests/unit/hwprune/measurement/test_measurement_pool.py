@@ -62,14 +62,14 @@ def kernels(count: int) -> list[LayerShape]:
 
 def test_all_boards_take_from_one_queue_and_every_value_names_its_board(pool: PoolSession) -> None:
     shapes = kernels(12)
-    found = pool.measure_kernels(shapes, Silent())
+    found = pool.measure_kernels(shapes)
     assert set(found) == set(shapes)
     assert {row.conditions.device for row in found.values()} == {"a", "b", "c"}
     assert {row.board_ratio for row in found.values() if row.conditions.device == "b"} == {1.1}
 
 
 def test_the_store_keeps_what_each_board_measured_as_it_was(pool: PoolSession, store: Store) -> None:
-    found = pool.measure_kernels(kernels(6), Silent())
+    found = pool.measure_kernels(kernels(6))
     for shape, row in found.items():
         store.add_kernel_measurements([(shape, dataclasses.replace(row, trust="A", board_ratio=1.0))])
     fingerprint = pool.device.fingerprint
@@ -81,7 +81,7 @@ def test_the_store_keeps_what_each_board_measured_as_it_was(pool: PoolSession, s
 
 def test_what_a_lost_board_had_goes_to_the_others(pool: PoolSession) -> None:
     pool.members[1].measurer.client.close()
-    found = pool.measure_kernels(kernels(9), Silent())
+    found = pool.measure_kernels(kernels(9))
     assert len(found) == 9
     assert {row.conditions.device for row in found.values()} <= {"a", "c"}
     assert [member.device.name for member in pool.members] == ["a", "c"]
@@ -92,7 +92,7 @@ def test_a_pool_without_boards_ends_with_the_reason_of_the_last(pool: PoolSessio
     for member in pool.members:
         member.measurer.client.close()
     with pytest.raises(AgentLost, match="it does not answer"):
-        pool.measure_kernels(kernels(3), Silent())
+        pool.measure_kernels(kernels(3))
 
 
 def test_a_single_board_is_not_enough_for_a_front(pool: PoolSession) -> None:
