@@ -60,6 +60,9 @@ def main() -> None:
         print(f"ResNet-20 is left out: its recordings lack {', '.join(lacking)} (--record)")
         problems = [name for name in problems if not name.startswith("resnet20")]
     methods = arguments.method or list(METHODS[:2] if arguments.quick else METHODS)
+    for method in (name for name in methods if rivals.lacking(name)):
+        print(f"{method} is left out: pip install {rivals.lacking(method)}")
+    methods = [name for name in methods if not rivals.lacking(name)]
     runs = _known() if arguments.resume else []
     if arguments.quick:
         print(f"seed {seeds[0]}, runs end after {QUICK_CAP} evaluations")
@@ -115,8 +118,7 @@ def _jobs(problems: list[str], methods: list[str], seeds: list[int]) -> Iterator
     for seed in seeds:
         for problem in problems:
             for method in methods:
-                if method != "tpe" or rivals.has_optuna():
-                    yield {"problem": problem, "method": method, "seed": seed}
+                yield {"problem": problem, "method": method, "seed": seed}
         if "resnet20_table" in problems and "hamp" in methods:
             yield {"problem": NEXT_DEVICE, "method": "hamp", "seed": seed}
 

@@ -65,12 +65,17 @@ class Kernels:
 
 def missing() -> list[str]:
     """Recordings that there are not, or not whole."""
-    found = []
-    for name in ("devices", "table", "large"):
-        path = DATA / f"resnet20_{name}.json"
-        is_whole = path.exists() and (name != "table" or len(_read(name)["correct"]) == len(table_plans()))
-        found += [] if is_whole else [name]
+    found = [name for name in ("importance", "devices", "table", "large") if not has(name)]
+    if "table" not in found and len(_read("table")["correct"]) < len(table_plans()):
+        found.append("table")
+    if "large" not in found and "best" not in _read("large"):
+        found.append("reference")
     return found
+
+
+def has(name: str) -> bool:
+    """Whether there is such a recording, whole or not."""
+    return (DATA / f"resnet20_{name}.json").exists()
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def devices() -> dict[str, Kernels]:
 
 @functools.cache
 def _scores() -> tuple[FloatArray, ...]:
-    return tuple(np.array(scores) for scores in _read("devices")["scores"])
+    return tuple(np.array(scores) for scores in _read("importance")["scores"])
 
 
 @functools.cache
