@@ -32,6 +32,7 @@ from hwprune.search import methods
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import UNLIMITED, SearchContext
 from hwprune.search.journal import Journal
+from hwprune.search.problem import parse_bounds
 from prunings.device import Profiled, key_of, write_json
 from prunings.entries import NETWORKS, Entry
 
@@ -119,7 +120,8 @@ def searched(
     journal = Journal(folder / "archive.jsonl")
     with open_team(setting.workers, None, 1) as team, setting.home.open_store() as store:
         judge = open_judge(bench, team, store.accuracies, Silent())
-        told = search_problem(bench, None, Calibrator(None, bench, profiled.model), {}, None, judge)
+        calibrator, bounds = Calibrator(None, bench, profiled.model), parse_bounds(problem.constraints)
+        told = search_problem(bench, None, calibrator, bounds, None, judge)
         with setting.console.progress(passes, folder.name) as steps:
             done = 0.0
 
