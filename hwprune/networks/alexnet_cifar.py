@@ -5,9 +5,9 @@
     network: {name: alexnet_cifar, hidden: 1024}
     network: {name: alexnet_cifar}                 # hidden layers of 4,096 units, as published
 
-Five convolutions of 64, 192, 384, 256 and 256 channels, the widths of Krizhevsky's one-column network (2014), all 3x3 on
-small images; three are followed by 2x2 max pooling, so images need 8 pixels a side or more. A global mean stands in for
-the flattened image, so that any size will do. Seven groups of channels can be pruned.
+Five convolutions of 64, 192, 384, 256 and 256 channels, the widths of Krizhevsky's one-column network (2014), all 3x3
+on small images; three are followed by 2x2 max pooling, so images need 8 pixels a side or more. A global mean stands in
+for the flattened image, so that any size will do. Seven groups of channels can be pruned.
 """
 
 from collections.abc import Iterator
