@@ -40,7 +40,10 @@ from prunings.runs import Setting, kept, run_entry
 from prunings.verdicts import lines, malformed, volumes
 from prunings.volumes import hypervolume
 
+from device_agents.errors import DeviceError
 from hwprune.cli.console import Console as Terminal
+from hwprune.cli.console import configure_logging
+from hwprune.errors import HwpruneError
 from hwprune.experiments.home import Home
 
 QUICK_ENTRY, QUICK_PASSES = "hierarchical", 8.0
@@ -49,6 +52,7 @@ QUICK_ENTRY, QUICK_PASSES = "hierarchical", 8.0
 def main() -> None:
     """Do what is asked for, print tables and the result."""
     arguments = _arguments()
+    configure_logging(0, None)
     print_conditions()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +63,8 @@ def main() -> None:
             _do(setting, arguments)
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
+        except (HwpruneError, DeviceError) as error:
+            sys.exit(f"{error}")
     found = results.read()
     for line in lines(found):
         print(line)

@@ -55,9 +55,10 @@ def main() -> None:
     print_conditions()
     seeds = [secrets.randbelow(2**31)] if arguments.quick else list(range(arguments.seeds))
     problems = arguments.problem or list(QUICK_PROBLEMS if arguments.quick else CAPS)
-    if lacking := resnet20.missing():
-        print(f"ResNet-20 is left out: its recordings lack {', '.join(lacking)} (--record)")
-        problems = [name for name in problems if not name.startswith("resnet20")]
+    for problem in [name for name in problems if name.startswith("resnet20")]:
+        if lacking := resnet20.missing(problem):
+            print(f"{problem} is left out: record {', '.join(lacking)} first (--record)")
+            problems.remove(problem)
     methods = arguments.method or list(METHODS[:2] if arguments.quick else METHODS)
     for method in (name for name in methods if rivals.lacking(name)):
         print(f"{method} is left out: pip install {rivals.lacking(method)}")

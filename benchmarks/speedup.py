@@ -32,10 +32,12 @@ from prunings.device import Profiled, write_json
 from prunings.entries import Entry
 from prunings.runs import Setting, searched
 
+from device_agents.errors import DeviceError
 from hwprune import training
-from hwprune.cli.console import Console
+from hwprune.cli.console import Console, configure_logging
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
+from hwprune.errors import HwpruneError
 from hwprune.experiments.candidates import linked_job
 from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.finetune import settings
@@ -65,6 +67,7 @@ STEPS = ("choose", "tune", "measure")
 def main() -> None:
     """Do what is not done yet, print a table and the result."""
     arguments = _arguments()
+    configure_logging(0, None)
     print_conditions()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
@@ -76,6 +79,8 @@ def main() -> None:
                 {"choose": _choose, "tune": _tune, "measure": _measure}[step](setting, network)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from here")
+    except (HwpruneError, DeviceError) as error:
+        sys.exit(f"{error}")
     found = _read()
     for line in _table(found):
         print(line)

@@ -63,12 +63,13 @@ class Kernels:
         return {"latency": latency_ms, "peak_memory": memory}
 
 
-def missing() -> list[str]:
-    """Recordings that there are not, or not whole."""
-    found = [name for name in ("importance", "devices", "table", "large") if not has(name)]
-    if "table" not in found and len(_read("table")["correct"]) < len(table_plans()):
-        found.append("table")
-    if "large" not in found and "best" not in _read("large"):
+def missing(problem: str) -> list[str]:
+    """Recordings that a problem takes and that there are not, or not whole."""
+    kind = problem.removeprefix("resnet20_")
+    found = [name for name in ("importance", "devices", kind) if not has(name)]
+    if kind == "table" and has(kind) and len(_read(kind)["correct"]) < len(table_plans()):
+        found.append(kind)
+    if kind == "large" and has(kind) and "best" not in _read(kind):
         found.append("reference")
     return found
 
