@@ -32,6 +32,7 @@ from hwprune.search import methods
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import UNLIMITED, SearchContext
 from hwprune.search.journal import Journal
+from hwprune.search.portfolio import hv_greedy
 from hwprune.search.problem import parse_bounds
 from prunings.device import Profiled, key_of, write_json
 from prunings.entries import NETWORKS, Entry
@@ -40,6 +41,8 @@ from prunings.entries import NETWORKS, Entry
 DENSE_PASSES, VAL_IMAGES, BN_IMAGES = 200.0, 1000, 640
 #: How far above the dense network's error the reference point stands.
 ERROR_SLACK = 0.20
+#: Members of a front that are judged and measured, and how far an error may move when it is judged.
+JUDGED_MAX, JUDGED_ERROR = 40, 0.03
 #: Points of a front that are fine-tuned: the most accurate up to these shares of the dense latency (or parameters).
 FINETUNED_AT = (0.75, 0.5, 0.35)
 #: Of the images' pixels, as the weights were trained on.
@@ -163,8 +166,7 @@ def run_entry(setting: Setting, network: str, entry: Entry, seed: int, passes: f
     found = searched(setting, problem, entry, folder, profiled, passes)
     searched_s = time.perf_counter() - started
     bench, dense = found.bench, PruningPlan.dense(found.bench.groups)
-    keys = [each.plan_key for each in found.archive.front() if each.plan_key != dense.key]
-    plans = [dense, *(found.archive.plan(key) for key in keys)]
+    plans = [dense, *(plan for plan in _best(found.archive, by_weight=entry.by_weight) if plan.key != dense.key)]
     rows = [
         _row(bench, plan, error, profiled, by_weight=entry.by_weight)
         for plan, error in zip(plans, _errors(setting, problem, bench, plans, profiled), strict=True)
@@ -185,6 +187,19 @@ def run_entry(setting: Setting, network: str, entry: Entry, seed: int, passes: f
         "commit": commit(),
         **joint,
     }
+
+
+def _best(archive: Archive, *, by_weight: bool) -> list[PruningPlan]:
+    """The members of a front that are judged and measured: of those that may count, the best together."""
+    rows = archive.front_rows()
+    F = archive.F[rows]
+    if not by_weight:
+        error = F[:, archive.objectives.index("error")]
+        near = error <= archive.evaluations[0].objectives["error"] + ERROR_SLACK + JUDGED_ERROR
+        rows, F = rows[near], F[near]
+    chosen = np.sort(hv_greedy(F, JUDGED_MAX).rows) if len(rows) > JUDGED_MAX else np.arange(len(rows))
+    keys = [archive.evaluations[row].plan_key for row in rows[chosen]]
+    return [archive.plan(key) for key in keys]
 
 
 def _errors(
