@@ -9,7 +9,7 @@
 ``--images`` holds ``train``, ``val`` and ``test`` with a folder a class, or is an ``.npz`` file of arrays;
 ``--weights`` holds the trained networks (``resnet20.safetensors``, ``resnet56.safetensors``, ``vgg14.safetensors``). A
 search may spend 200 passes of the dense network over 1,000 validation images in multiply-adds, BatchNorm's statistics
-included, and trains nothing. It asks the device's model for latencies, so that it runs while the machine is busy. Of its
+included, and trains nothing. It asks the device's model for latencies, so that it runs on a busy machine, too. Of its
 front the 40 members that dominate most together are judged on the whole validation split, and measured later. The
 hypervolume is that of error, latency and memory below (dense error + 0.20, dense latency, dense memory), of single
 weights that of error and density below (1, 1).
