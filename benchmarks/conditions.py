@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from device_agents.agent.host_facts import cpu_model
@@ -24,6 +27,16 @@ def conditions() -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in PACKAGES},
     }
+
+
+def commit() -> str:
+    """Commit that is checked out, with a plus where files were changed; empty where there is no git."""
+    folder = Path(__file__).parent
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        asked = {"capture_output": True, "text": True, "check": True, "cwd": folder}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], **asked).stdout.strip()
+        return head + ("+" if subprocess.run(["git", "diff", "HEAD", "--name-only"], **asked).stdout.strip() else "")
+    return ""
 
 
 def _cpu_model() -> str:

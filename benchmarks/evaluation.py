@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import moocore
 import numpy as np
 import torch
 from comparison.cifar import problem_or_exit
-from conditions import conditions, print_conditions, print_result
+from conditions import commit, conditions, print_conditions, print_result
 
 from hwprune import training
 from hwprune.config import Problem
@@ -36,6 +35,7 @@ from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Evaluation
 from hwprune.search import methods
 from hwprune.search.evaluation import SearchContext
+from hwprune.search.events import Progress
 from hwprune.search.journal import Journal
 
 BUDGET, BUDGET_QUICK = 400, 24
@@ -72,7 +72,7 @@ def main() -> None:
     plain = _plain(bench, folder, ours, options.quick, seed)
     result = _compared(bench, ours, plain) | {"benchmark": "evaluation", "seed": seed, "workers": options.workers}
     if not options.quick:
-        record = {**result, "conditions": conditions(), "command": sys.argv, "commit": _commit()}
+        record = {**result, "conditions": conditions(), "command": sys.argv, "commit": commit(), "seeds": [seed]}
         (RESULTS / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(folder)
     print_result(result)
@@ -86,7 +86,7 @@ def _ours(bench: Workbench, problem: Problem, folder: Path, budget: int, workers
         assert judge is not None
         told = search_problem(bench, None, None, {}, None, judge)
         random_state = np.random.default_rng(seed)
-        context = SearchContext(told, budget, random_state, journal=journal, progress=lambda step: _tell(step.spent))
+        context = SearchContext(told, budget, random_state, journal=journal, progress=_Told(budget))
         archive = methods.build("hamp").run(context)
         journal.close()
         front = archive.front()
@@ -193,14 +193,18 @@ def _once(path: Path, work: Any) -> Any:
     return json.loads(path.read_text())
 
 
-def _tell(spent: int) -> None:
-    if spent % 20 == 0:
-        print(f"{spent} evaluations", flush=True)
+class _Told:
+    """Prints how a search stands, with the time left."""
 
+    def __init__(self, budget: int) -> None:
+        self._budget, self._started, self._fresh = budget, time.perf_counter(), 0
 
-def _commit() -> str:
-    told = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return told.stdout.strip()
+    def __call__(self, step: Progress) -> None:
+        self._fresh += not step.replayed
+        if step.spent % 20 == 0 and self._fresh:
+            each_s = (time.perf_counter() - self._started) / self._fresh
+            left_min = each_s * (self._budget - step.spent) / 60
+            print(f"{step.spent} of {self._budget} evaluations, {left_min:.1f} min left", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,70 +1,94 @@
 """Every method against its controls at an equal budget of multiply-adds, on CIFAR-10 and this computer.
 
-    python benchmarks/pruning.py --images FOLDER --weights FOLDER [--resume] [--only ENTRY ...] [--network NETWORK ...]
-    python benchmarks/pruning.py --images FOLDER --weights FOLDER --quick
+    python benchmarks/pruning.py --profile                      # quiet: a model of this computer for each network
+    python benchmarks/pruning.py [--network N] [--only ENTRY] [--seeds 0-2] [--workers W]      # any time, any slice
+    python benchmarks/pruning.py --measure                      # quiet: latencies of all that was found
+    python benchmarks/pruning.py --finetune | --smoea-vgg14     # any time
+    python benchmarks/pruning.py --quick
 
-``--images`` holds ``train``, ``val`` and ``test`` with a folder a class, ``--weights`` the trained networks
-(``resnet20.safetensors``, ``resnet56.safetensors``, ``vgg14.safetensors``). A search may spend 200 passes of the dense
-network over 1,000 validation images in multiply-adds, BatchNorm's statistics included, and trains nothing. Its front is
-measured on this computer and judged on the whole validation split; the hypervolume is that of error, latency and memory
-below (dense error + 0.20, dense latency, dense memory), of single weights that of error and density below (1, 1).
+``--images`` holds ``train``, ``val`` and ``test`` with a folder a class, or is an ``.npz`` file of arrays;
+``--weights`` holds the trained networks (``resnet20.safetensors``, ``resnet56.safetensors``, ``vgg14.safetensors``). A
+search may spend 200 passes of the dense network over 1,000 validation images in multiply-adds, BatchNorm's statistics
+included, and trains nothing. It asks the device's model for latencies, so that it runs on a busy machine, too. Of its
+front the 40 members that dominate most together are judged on the whole validation split, and measured later. The
+hypervolume is that of error, latency and memory below (dense error + 0.20, dense latency, dense memory), of single
+weights that of error and density below (1, 1).
 
 ``--smoea-vgg14`` prunes VGG-14 to the size of SMOEA's paper, two epochs after each group of layers and ten at the end,
 and compares it with the dense network trained for twenty more.
 
-Each finished run is written to ``results/pruning.json``; ``--resume`` goes on behind them. ``--quick`` runs one method
-with a fresh seed and a tenth of the budget, and checks the committed results for their form.
+Everything is kept in ``results/pruning.json`` as soon as it is there, and is never done again: an interrupted call is
+repeated as it was (``--resume`` says so and changes nothing), and several at a time share the work if they take other
+slices. ``--quick`` runs one method with a fresh seed and a small budget, and checks the committed results for their
+form.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from conditions import conditions, print_conditions, print_result
-from prunings import smoea_vgg
+from conditions import print_conditions, print_result
+from prunings import device, results, smoea_vgg, tuned
 from prunings.entries import ENTRIES, NETWORKS, Entry
-from prunings.runs import DENSE_PASSES, Setting, finetune_points, hypervolume, run_entry
+from prunings.runs import Setting, kept, run_entry
 from prunings.verdicts import lines, malformed, volumes
+from prunings.volumes import hypervolume
 
+from device_agents.errors import DeviceError
 from hwprune.cli.console import Console as Terminal
+from hwprune.cli.console import configure_logging
+from hwprune.errors import HwpruneError
 from hwprune.experiments.home import Home
 
-RESULTS = Path(__file__).parent / "results" / "pruning.json"
 QUICK_ENTRY, QUICK_PASSES = "hierarchical", 8.0
 
 
 def main() -> None:
+    """Do what is asked for, print tables and the result."""
     arguments = _arguments()
+    configure_logging(0, None)
     print_conditions()
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(
-            images=arguments.images,
-            weights=arguments.weights,
-            home=Home(arguments.home or Path(folder) / "home"),
-            runs=arguments.runs or Path(folder) / "runs",
-            console=Terminal(),
-            epochs=arguments.epochs,
-        )
-        if arguments.quick:
-            results = _quick(setting)
-        elif arguments.smoea_vgg14:
-            results = _smoea_vgg14(setting, arguments.seeds or 1)
-        else:
-            results = _all(setting, arguments)
-    for line in lines(results["runs"]):
+    if arguments.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            _quick(_setting(arguments, Path(folder)))
+    else:
+        setting = _setting(arguments, arguments.state)
+        try:
+            _do(setting, arguments)
+        except KeyboardInterrupt:
+            sys.exit("interrupted: the same command goes on from here")
+        except (HwpruneError, DeviceError) as error:
+            sys.exit(f"{error}")
+    found = results.read()
+    for line in lines(found):
         print(line)
-    for found in results.get("smoea_vgg14", []):
-        print("SMOEA on VGG-14:", ", ".join(f"{key} {value}" for key, value in found.items()))
+    for each in found["smoea_vgg14"]:
+        print("SMOEA on VGG-14:", ", ".join(f"{key} {value}" for key, value in each.items()))
+    measured, by_model = volumes(found)
     controls = [name for name, entry in ENTRIES.items() if entry.kind == "control"]
-    print_result({"hv": volumes(results["runs"]), "controls": controls})
+    print_result({"hv": measured, "hv_by_model": by_model, "controls": controls})
+
+
+def _do(setting: Setting, arguments: argparse.Namespace) -> None:
+    if arguments.profile:
+        for network in arguments.network or NETWORKS:
+            device.profile(network, setting.problem(network), setting.home, setting.console)
+    elif arguments.measure:
+        for network in arguments.network or NETWORKS:
+            _measure(setting, network)
+    elif arguments.finetune:
+        _finetune(setting, arguments)
+    elif arguments.smoea_vgg14:
+        _smoea_vgg14(setting, len(arguments.seeds or [0]))
+    else:
+        _search(setting, arguments)
 
 
 def _arguments() -> argparse.Namespace:
@@ -72,93 +96,137 @@ def _arguments() -> argparse.Namespace:
     shared = Path(os.environ.get("HWPRUNE_SHARED", "data"))
     parser.add_argument("--images", type=Path, default=Path("data/cifar10"))
     parser.add_argument("--weights", type=Path, default=shared / "data" / "weights")
-    parser.add_argument("--home", type=Path, help="keep profile and kernels here")
-    parser.add_argument("--runs", type=Path, help="keep run folders here; needed to fine-tune points later")
-    parser.add_argument("--resume", action="store_true", help="leave out what results/pruning.json holds")
-    parser.add_argument("--only", nargs="+", choices=sorted(ENTRIES), help="these entries alone")
+    parser.add_argument("--state", type=Path, default=Path("runs/pruning"), help="what is needed between calls")
+    parser.add_argument("--workers", type=int, default=1, help="processes that score candidates [1]")
+    parser.add_argument("--resume", action="store_true", help="go on; what is there is always kept")
+    parser.add_argument("--only", "--method", nargs="+", choices=sorted(ENTRIES), help="these entries alone")
     parser.add_argument("--network", nargs="+", choices=sorted(NETWORKS), help="these networks alone")
-    parser.add_argument("--seeds", type=int, help="as many seeds an entry at most")
-    parser.add_argument("--finetune", action="store_true", help="fine-tune three points of each entry's first run")
-    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
-    parser.add_argument("--smoea-vgg14", action="store_true", help="SMOEA's own comparison alone; takes hours")
-    parser.add_argument("--quick", action="store_true", help="one small run, and the form of the results")
+    parser.add_argument("--seeds", type=_seeds, help="these seeds alone: 3, or 0-2")
+    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning [2]")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--profile", action="store_true", help="make this computer's models; wants a quiet machine")
+    kinds.add_argument("--measure", action="store_true", help="measure what was found; wants a quiet machine")
+    kinds.add_argument("--finetune", action="store_true", help="fine-tune three points of each entry's seed 0")
+    kinds.add_argument("--smoea-vgg14", action="store_true", help="SMOEA's own comparison alone; takes hours")
+    kinds.add_argument("--quick", action="store_true", help="one small run, and the form of the results")
     return parser.parse_args()
 
 
-def _all(setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All runs that are asked for, each written as soon as it is there."""
-    results = _read() if arguments.resume else {"runs": {}}
-    for network, entry, seed in _wanted(arguments):
-        runs = results["runs"].setdefault(network, {}).setdefault(entry.name, {})
-        if str(seed) not in runs:
-            print(f"{network} {entry.name} seed {seed}", flush=True)
-            runs[str(seed)] = run_entry(setting, network, entry, seed, DENSE_PASSES)
-            _write(results)
-        record = runs[str(seed)]
-        if arguments.finetune and seed == 0 and "finetuned" not in record and (setting.runs / record["run"]).exists():
-            record["finetuned"] = finetune_points(setting, record, by_weight=entry.by_weight)
-            _write(results)
-    return results
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
 
 
-def _smoea_vgg14(setting: Setting, seeds: int) -> dict[str, Any]:
-    """SMOEA on VGG-14 with fine-tuning between its groups, as many seeds as are not there yet."""
-    results = _read()
-    found = results.setdefault("smoea_vgg14", [])
-    for seed in range(len(found), seeds):
-        found.append(smoea_vgg.compare(setting, seed))
-        _write(results)
-    return results
+def _setting(arguments: argparse.Namespace, state: Path) -> Setting:
+    return Setting(
+        images=arguments.images,
+        weights=arguments.weights,
+        home=Home((state / "home").absolute()),
+        runs=state / "runs",
+        console=Terminal(),
+        epochs=arguments.epochs,
+        workers=arguments.workers,
+    )
+
+
+def _search(setting: Setting, arguments: argparse.Namespace) -> None:
+    """All runs that are asked for and not there yet, each written as soon as it is there."""
+    wanted = [job for job in _wanted(arguments) if not _is_there(*job)]
+    taken_s: dict[str, list[float]] = {}
+    for number, (network, entry, seed) in enumerate(wanted):
+        if _is_there(network, entry, seed):  # another process has taken it meanwhile
+            continue
+        print(f"{network} {entry.name} seed {seed}: run {number + 1} of {len(wanted)}", flush=True)
+        started = time.monotonic()
+        record = run_entry(setting, network, entry, seed)
+        with results.adding() as found:
+            found["runs"].setdefault(network, {}).setdefault(entry.name, {})[str(seed)] = record
+        taken_s.setdefault(network, []).append(time.monotonic() - started)
+        mean_s = {name: sum(each) / len(each) for name, each in taken_s.items()}
+        left_s = sum(mean_s.get(job[0], max(mean_s.values())) for job in wanted[number + 1 :])
+        volume = hypervolume(record, None, by_weight=entry.by_weight)
+        print(f"  {volume:.4f} by the model, {record['seconds']:.0f} s; {left_s / 60:.0f} min left", flush=True)
 
 
 def _wanted(arguments: argparse.Namespace) -> list[tuple[str, Entry, int]]:
     """Runs in an order that gives every entry its first seed before any has its second."""
-    wanted = []
-    for entry in ENTRIES.values():
-        if not entry.is_there:
-            print(f"{entry.name}: this checkout has no method {entry.method!r}")
-            continue
-        for network in entry.networks:
-            asked = entry.name in (arguments.only or ENTRIES) and network in (arguments.network or NETWORKS)
-            seeds = entry.seeds(network) if arguments.seeds is None else min(entry.seeds(network), arguments.seeds)
-            wanted += [(seed, network, entry) for seed in range(seeds) if asked]
+    wanted = [
+        (network, entry, seed)
+        for entry in ENTRIES.values()
+        for network in entry.networks
+        for seed in range(entry.seeds(network))
+        if entry.name in (arguments.only or ENTRIES)
+        and network in (arguments.network or NETWORKS)
+        and (arguments.seeds is None or seed in arguments.seeds)
+    ]
     order = list(NETWORKS)
-    wanted.sort(key=lambda each: (order.index(each[1]), each[0]))
-    return [(network, entry, seed) for seed, network, entry in wanted]
+    return sorted(wanted, key=lambda job: (order.index(job[0]), job[2]))
+
+
+def _is_there(network: str, entry: Entry, seed: int) -> bool:
+    return str(seed) in results.read()["runs"].get(network, {}).get(entry.name, {})
+
+
+def _measure(setting: Setting, network: str) -> None:
+    """Latencies of all networks that the runs found; of single weights, those of the networks that were kept."""
+    runs = results.read()["runs"].get(network, {})
+    known = results.read()["latency_ms"].get(network, {})
+    records = [record for name, by_seed in runs.items() if not ENTRIES[name].by_weight for record in by_seed.values()]
+    found = dict.fromkeys(point["widths"] for record in records for point in [record["dense"], *record["points"]])
+    wanted = [list(map(int, key.split())) for key in found if key not in known]
+    print(f"{network}: {len(wanted)} networks to measure, {len(known)} are", flush=True)
+    if wanted:
+        with setting.console.progress(len(wanted), f"measuring {network}") as steps:
+            for told in device.measured(setting.problem(network), setting.home, setting.console, wanted):
+                with results.adding() as all_results:
+                    all_results["latency_ms"].setdefault(network, {}).update(told)
+                steps.advance(len(told) - 1)
+    for name in (name for name in runs if ENTRIES[name].by_weight):
+        _measure_kept(setting, network, ENTRIES[name])
+
+
+def _measure_kept(setting: Setting, network: str, entry: Entry) -> None:
+    folder = setting.folder(network, entry, 0)
+    points = {name: (told["plan"], folder / f"{name}.safetensors") for name, told in kept(folder).items()}
+    record = results.read()["runs"][network][entry.name].get("0")
+    if record is None or "latency_ms" in record or not points:
+        return
+    latencies = list(
+        device.measured_files(setting.problem(network), setting.home, setting.console, list(points.values()))
+    )
+    with results.adding() as found:
+        found["runs"][network][entry.name]["0"]["latency_ms"] = dict(zip(["dense", *points], latencies, strict=True))
+
+
+def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
+    for network, entry, seed in _wanted(arguments):
+        record = results.read()["runs"].get(network, {}).get(entry.name, {}).get("0")
+        if seed != 0 or record is None:
+            continue
+        for name in tuned.missing(setting, network, entry, record):
+            told = tuned.finetune_one(setting, network, entry, name)
+            with results.adding() as found:
+                found["runs"][network][entry.name]["0"].setdefault("finetuned", {})[name] = told
+
+
+def _smoea_vgg14(setting: Setting, seeds: int) -> None:
+    """SMOEA on VGG-14 with fine-tuning between its groups, as many seeds as are not there yet."""
+    for seed in range(len(results.read()["smoea_vgg14"]), seeds):
+        told = smoea_vgg.compare(setting, seed)
+        with results.adding() as found:
+            found["smoea_vgg14"].append(told)
 
 
 def _quick(setting: Setting) -> dict[str, Any]:
     """One method with a fresh seed, and what is wrong with the committed results."""
     entry, seed = ENTRIES[QUICK_ENTRY], secrets.randbelow(2**31)
     record = run_entry(setting, "resnet20", entry, seed, QUICK_PASSES)
-    print(f"{entry.name}, seed {seed}: hypervolume {hypervolume(record, by_weight=entry.by_weight):.4f}")
-    results = _read() if RESULTS.exists() else {"runs": {}}
-    if RESULTS.exists() and (wrong := malformed(results)):
-        sys.exit(f"{RESULTS.name}: {'; '.join(wrong[:5])}")
-    return results
-
-
-def _read() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    volume = hypervolume(record, None, by_weight=entry.by_weight)
+    print(f"{entry.name}, seed {seed}: hypervolume {volume:.4f} in {record['seconds']:.0f} s")
+    found = results.read()
+    if results.PATH.exists() and (wrong := malformed(found)):
+        sys.exit(f"{results.PATH.name}: {'; '.join(wrong[:5])}")
     return found
-
-
-def _write(results: dict[str, Any]) -> None:
-    """Write all results, with what they depend on, whole or not at all."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent, check=False
-    )
-    told = {
-        **results,
-        "result": {"hv": volumes(results["runs"])},
-        "command": "python benchmarks/pruning.py --images FOLDER --weights FOLDER --resume",
-        "commit": commit.stdout.strip(),
-        "conditions": conditions(),
-    }
-    draft = RESULTS.with_suffix(".part")
-    draft.parent.mkdir(exist_ok=True)
-    draft.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
-    draft.replace(RESULTS)
 
 
 if __name__ == "__main__":

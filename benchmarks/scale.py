@@ -1,10 +1,14 @@
-"""From one worker to two, on this machine and on a Dask cluster; and what a worker takes of memory.
+"""From one worker to two, on this machine and on a Dask cluster; what a worker takes of memory; a fleet of 30 boards.
 
-    python benchmarks/scale.py [--quick]
+    python benchmarks/scale.py [--quick] [--resume]
 
 Candidates of a ResNet-56 on images of CIFAR's size (random ones: no accuracy is looked at) are scored on the whole
 split. Asked for are 1.8 times as many candidates a minute by two processes as by one, 1.7 times by two Dask workers as
 by one, and at most 1.1 times the memory of one process that does it the plain way, each at its peak.
+
+Candidates of a ResNet-20 are handed out to 30 boards, recordings that take as long for one as this computer does (the
+median of ``resident.py``); at least 90 % of the time a board must be measuring. The four parts are kept as they end, in
+``results/scale.json``; ``--resume`` goes on behind them.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 from comparison.dask_cluster import local_cluster
-from conditions import conditions, print_conditions, print_result
+from comparison.replayed_fleet import busy_share
+from conditions import commit, conditions, print_conditions, print_result
 
 from hwprune.config import Problem
 from hwprune.executors import Processes, open_team
@@ -34,9 +39,14 @@ from hwprune.experiments.progress import Silent
 from hwprune.experiments.workbench import Workbench
 from hwprune.pruning.plan import PruningPlan
 from hwprune.search.space import SearchSpace
+from latency_models.kernel_table import KernelTable, KernelTime
+from latency_models.network_model import LatencyModel
 
 CANDIDATES, CANDIDATES_QUICK = 24, 4
 VAL_IMAGES, VAL_IMAGES_QUICK = 5000, 1000
+#: Boards of the fleet, candidates for each, and seconds that a board takes for one.
+BOARDS, FLEET_EACH, FLEET_EACH_QUICK, FLEET_ITEM_S = 30, 200, 24, 0.184
+RESULTS = Path(__file__).resolve().parent / "results" / "scale.json"
 #: Seconds that the workers of a cluster get to come up.
 START_S = 60.0
 
@@ -45,37 +55,80 @@ def main() -> None:
     """Measure, print a table and the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=f"{CANDIDATES_QUICK} candidates and a fifth of the images")
+    parser.add_argument("--resume", action="store_true", help="go on behind the parts that results/scale.json has")
     parser.add_argument("--plain", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.plain:
         return _plain_process(Path(options.plain))
     print_conditions()
+    parts: dict[str, Any] = _known() if options.resume else {}
     with tempfile.TemporaryDirectory() as folder:
         images = _images(Path(folder), VAL_IMAGES_QUICK if options.quick else VAL_IMAGES)
         bench = Workbench.open(_problem(images), with_weights=False)
         plans = _plans(bench, CANDIDATES_QUICK if options.quick else CANDIDATES)
-        local, worker_bytes = _local(bench, plans)
-        dask = _dask(bench, plans)
-        plain_bytes = _plain_bytes(images)
-    result = {
+        works: dict[str, Callable[[], Any]] = {
+            "local": lambda: _local(bench, plans),
+            "dask": lambda: _dask(bench, plans),
+            "plain_bytes": lambda: _plain_bytes(images),
+            "fleet_busy": lambda: _fleet_busy(images, Path(folder), options.quick),
+        }
+        for name, work in works.items():
+            if name not in parts:
+                parts[name] = work()
+                if not options.quick:
+                    _write(parts)
+    print_table(parts)
+    print_result(result_of(parts))
+
+
+def result_of(parts: dict[str, Any]) -> dict[str, Any]:
+    """What is asked for, as far as it was measured."""
+    (local, worker_bytes), plain_bytes = parts.get("local", (None, None)), parts.get("plain_bytes")
+    return {
         "benchmark": "scale",
         "speedup_local_2": local,
-        "speedup_dask_2": dask,
-        "memory_ratio": worker_bytes / plain_bytes,
-        "fleet_busy": None,  # replayed devices are not part of this script yet
+        "speedup_dask_2": parts.get("dask"),
+        "memory_ratio": worker_bytes / plain_bytes if worker_bytes and plain_bytes else None,
+        "fleet_busy": parts.get("fleet_busy"),
         "worker_bytes": worker_bytes,
         "plain_bytes": plain_bytes,
-        "candidates": len(plans),
     }
+
+
+def print_table(parts: dict[str, Any]) -> None:
+    """Print the parts beside what is asked for."""
+    (local, worker_bytes), dask, plain_bytes = parts["local"], parts["dask"], parts["plain_bytes"]
     told = "not measured: pip install 'hwprune[dask]'" if dask is None else f"{dask:.2f} times (1.7 asked for)"
     print(f"two processes: {local:.2f} times one (1.8 asked for); two Dask workers: {told}")
     print(f"a worker takes {worker_bytes >> 20} MiB at its peak, a plain process {plain_bytes >> 20} MiB (1.1 allowed)")
-    if not options.quick:
-        path = Path(__file__).parent / "results" / "scale.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({**result, "conditions": conditions(), "command": sys.argv}, indent=1) + "\n")
-    print_result(result)
+    print(f"a fleet of {BOARDS} boards is busy {parts['fleet_busy']:.1%} of the time (90 % asked for)")
+
+
+def _known() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text())["parts"] if RESULTS.exists() else {}
+    return found
+
+
+def _write(parts: dict[str, Any]) -> None:
+    """Write what was measured so far, with what it depends on."""
+    about = {"command": sys.argv, "commit": commit(), "seeds": [0], "conditions": conditions()}
+    RESULTS.parent.mkdir(exist_ok=True)
+    draft = RESULTS.with_suffix(".part")
+    draft.write_text(json.dumps({"RESULT": result_of(parts), "parts": parts, **about}, indent=1) + "\n")
+    draft.replace(RESULTS)
+
+
+def _fleet_busy(images: Path, folder: Path, quick: bool) -> float:
+    """Share of the time that a pool of recorded boards measures; latencies are none that anybody looks at."""
+    problem = _problem(images).model_copy(update={"network": {"name": "resnet_cifar", "depth": 20}})
+    bench = Workbench.open(problem, with_weights=False)
+    plans = _plans(bench, FLEET_EACH_QUICK * BOARDS if quick else FLEET_EACH * BOARDS)
+    shapes = bench.graph.shapes(bench.dense)
+    model = LatencyModel.fit(KernelTable({shape: KernelTime(0.02, 0.0002) for shape in shapes}), (), "ridge")
+    share = busy_share(bench, plans, model, boards=BOARDS, item_s=FLEET_ITEM_S, folder=folder)
+    print(f"{len(plans)} candidates on {BOARDS} boards: busy {share:.1%}", flush=True)
+    return share
 
 
 def _local(bench: Workbench, plans: Sequence[PruningPlan]) -> tuple[float, int]:

@@ -18,20 +18,19 @@ small part with a fresh seed and writes nothing.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import secrets
-import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import conditions, print_conditions, print_result
+from conditions import commit, conditions, print_conditions, print_result
 from scipy.stats import wilcoxon
 from searching import analytic, resnet20, rivals
 from searching.analytic import Target
@@ -56,19 +55,26 @@ def main() -> None:
     print_conditions()
     seeds = [secrets.randbelow(2**31)] if arguments.quick else list(range(arguments.seeds))
     problems = arguments.problem or list(QUICK_PROBLEMS if arguments.quick else CAPS)
-    if lacking := resnet20.missing():
-        print(f"ResNet-20 is left out: its recordings lack {', '.join(lacking)} (--record)")
-        problems = [name for name in problems if not name.startswith("resnet20")]
+    for problem in [name for name in problems if name.startswith("resnet20")]:
+        if lacking := resnet20.missing(problem):
+            print(f"{problem} is left out: record {', '.join(lacking)} first (--record)")
+            problems.remove(problem)
     methods = arguments.method or list(METHODS[:2] if arguments.quick else METHODS)
+    for method in (name for name in methods if rivals.lacking(name)):
+        print(f"{method} is left out: pip install {rivals.lacking(method)}")
+    methods = [name for name in methods if not rivals.lacking(name)]
     runs = _known() if arguments.resume else []
     if arguments.quick:
         print(f"seed {seeds[0]}, runs end after {QUICK_CAP} evaluations")
-    for job in _jobs(problems, methods, seeds):
-        if any(all(found[key] == value for key, value in job.items()) for found in runs):
-            continue
+    jobs = list(_jobs(problems, methods, seeds))
+    todo = [job for job in jobs if not any(all(found[key] == value for key, value in job.items()) for found in runs)]
+    started = time.monotonic()
+    for number, job in enumerate(todo, 1):
         runs += _run(job, QUICK_CAP if arguments.quick else 10**9)
         if not arguments.quick:
             _write(runs)
+            left_min = (time.monotonic() - started) / number * (len(todo) - number) / 60
+            print(f"  {number} of {len(todo)} runs, {left_min:.0f} min left", flush=True)
     _print_table(runs)
     print_result(result_of(runs))
 
@@ -115,8 +121,7 @@ def _jobs(problems: list[str], methods: list[str], seeds: list[int]) -> Iterator
     for seed in seeds:
         for problem in problems:
             for method in methods:
-                if method != "tpe" or rivals.has_optuna():
-                    yield {"problem": problem, "method": method, "seed": seed}
+                yield {"problem": problem, "method": method, "seed": seed}
         if "resnet20_table" in problems and "hamp" in methods:
             yield {"problem": NEXT_DEVICE, "method": "hamp", "seed": seed}
 
@@ -180,17 +185,12 @@ def _next_device_share(runs: list[dict[str, Any]]) -> float | None:
     for row in runs:
         if row["problem"] == NEXT_DEVICE:
             by_seed.setdefault(row["seed"], []).append(row)
-    shares = [
-        [
-            (later["evaluations"]["95"] or later["spent"]) / (rows[0]["evaluations"]["95"] or rows[0]["spent"])
-            for later in rows[1:]
-        ]
-        for rows in by_seed.values()
-    ]
+    shares = [[_to_95(later) / _to_95(rows[0]) for later in rows[1:]] for rows in by_seed.values()]
     return float(np.median(np.array(shares), axis=0).max()) if shares else None
 
 
 def _to_95(row: dict[str, Any]) -> int:
+    """Evaluations to 95 %; as many as were spent where the run did not arrive."""
     return int(row["evaluations"]["95"] or row["spent"])
 
 
@@ -210,15 +210,9 @@ def _known() -> list[dict[str, Any]]:
 
 def _write(runs: list[dict[str, Any]]) -> None:
     """Write all runs so far, with what they depend on."""
-    commit = ""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        told = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS.parents[1]
-        )
-        commit = told.stdout.strip()
     document = {
         "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
-        "commit": commit,
+        "commit": commit(),
         "seeds": sorted({row["seed"] for row in runs}),
         "conditions": conditions(),
         "RESULT": result_of(runs),

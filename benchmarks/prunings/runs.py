@@ -1,39 +1,52 @@
-"""One run of one entry: searched, measured, and judged anew on the whole validation split."""
+"""One run of one entry: searched on the device's model, and judged anew on the whole validation split.
+
+No device takes part. What a run returns is measured later, all runs' networks together (:mod:`prunings.device`).
+"""
 
 from __future__ import annotations
 
-import functools
 import json
+import math
+import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import moocore
 import numpy as np
+from conditions import commit
 from scipy.stats import spearmanr
-from torch import nn
 
-from hwprune import datasets, tasks, training
-from hwprune.config import Problem, RunConfig
-from hwprune.experiments import run
-from hwprune.experiments.finetune import finetune
+from hwprune import training
+from hwprune.config import Problem
+from hwprune.executors import open_team
+from hwprune.experiments.calibration import Calibrator
 from hwprune.experiments.home import Home
-from hwprune.experiments.points import PointFiles
-from hwprune.experiments.progress import Console
-from hwprune.experiments.provenance import RunFolder
+from hwprune.experiments.judging import open_judge
+from hwprune.experiments.progress import Console, Silent
+from hwprune.experiments.run import search_problem
 from hwprune.experiments.workbench import Workbench
-from hwprune.records import FrontRow
-from hwprune.tasks.base import Task
+from hwprune.pruning.plan import PruningPlan
+from hwprune.search import methods
+from hwprune.search.archive import Archive
+from hwprune.search.evaluation import UNLIMITED, SearchContext
+from hwprune.search.journal import Journal
+from hwprune.search.portfolio import hv_greedy
+from hwprune.search.problem import parse_bounds
+from prunings.device import Profiled, key_of, write_json
 from prunings.entries import NETWORKS, Entry
 
-DEVICE = "local"
 #: Budget in passes of the dense network over the validation images that a search sees; fronts are judged on all.
 DENSE_PASSES, VAL_IMAGES, BN_IMAGES = 200.0, 1000, 640
 #: How far above the dense network's error the reference point stands.
 ERROR_SLACK = 0.20
+#: Members of a front that are judged and measured, and how far an error may move when it is judged.
+JUDGED_MAX, JUDGED_ERROR = 40, 0.03
 #: Points of a front that are fine-tuned: the most accurate up to these shares of the dense latency (or parameters).
 FINETUNED_AT = (0.75, 0.5, 0.35)
+#: Of the images' pixels, as the weights were trained on.
+PIXELS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 @dataclass(frozen=True)
@@ -41,12 +54,13 @@ class Setting:
     """Where everything is.
 
     Attributes:
-        images: CIFAR-10, a folder of ``train``, ``val`` and ``test``.
+        images: CIFAR-10, a folder of ``train``, ``val`` and ``test``, or an ``.npz`` file of arrays.
         weights: folder of ``NETWORK.safetensors``.
-        home: of the device's profile and the compiled kernels.
-        runs: where run folders go.
+        home: of the device, the compiled kernels, and the accuracies that all runs share.
+        runs: where journals, trained weights and points to fine-tune go.
         console: told how it goes.
         epochs: of fine-tuning.
+        workers: processes that score candidates.
     """
 
     images: Path
@@ -55,128 +69,198 @@ class Setting:
     runs: Path
     console: Console
     epochs: int = 2
+    workers: int = 1
 
-    def problem(self, network: str, entry: Entry, seed: int, dense_passes: float) -> Problem:
-        """The problem of a run."""
+    def problem(self, network: str, entry: Entry | None = None, seed: int = 0) -> Problem:
+        """The problem of a run; of the network itself without an entry."""
+        kind = "arrays" if self.images.suffix == ".npz" else "image_folder"
         told: dict[str, Any] = {
             "network": NETWORKS[network],
             "weights": str(self.weights / f"{network}.safetensors"),
-            "data": {"name": "image_folder", "path": str(self.images), "val_images": VAL_IMAGES},
-            # Whether a front has settled is not asked: every method spends what it may.
-            "budget": {"evaluations": None, "dense_passes": dense_passes, "stop_when_settled": False},
+            "data": {"name": kind, "path": str(self.images), "val_images": VAL_IMAGES, **PIXELS},
             "seed": seed,
             "evaluation": {"threads": 1, "bn_images": BN_IMAGES},
             "finetune": {"epochs": self.epochs, "lr": 0.02, "batch_size": 128},
         }
-        for section, values in entry.problem.items():
+        for section, values in entry.problem.items() if entry else ():
             told[section] = {**told.get(section, {}), **values}
         return Problem.model_validate(told)
 
-    @functools.cached_property
-    def task(self) -> Task:
-        """Classification with the whole validation split."""
-        return tasks.build(
-            {"name": "classification"}, datasets.load({"name": "image_folder", "path": str(self.images)})
-        )
+    def whole(self, problem: Problem) -> Problem:
+        """The same with the whole validation split, and all of BatchNorm's images."""
+        evaluation = problem.evaluation.model_copy(update={"search_bn_images": BN_IMAGES})
+        data = {key: value for key, value in problem.data.items() if key != "val_images"}
+        return problem.model_copy(update={"data": data, "evaluation": evaluation})
+
+    def folder(self, network: str, entry: Entry, seed: int) -> Path:
+        """Where a run keeps what is too large for the results."""
+        return self.runs / f"{network}-{entry.name}-{seed}"
 
 
 @dataclass
-class Finished:
-    """A run's folder, its networks rebuilt.
+class Searched:
+    """A finished search.
 
     Attributes:
-        setting: where everything is.
-        folder: the run.
+        bench: its problem brought to life.
+        archive: what it evaluated.
+        counts: what it spent.
     """
 
-    setting: Setting
-    folder: Path
-
-    @functools.cached_property
-    def bench(self) -> Workbench:
-        """The run's problem; its dense weights are not needed."""
-        return Workbench.open(RunConfig.load(self.folder / "config.yaml").problem, with_weights=False)
-
-    def module(self, point: str) -> nn.Module:
-        """A network of the front with the weights that are handed out."""
-        files = PointFiles(RunFolder.open(self.folder))
-        module = self.bench.slicer.cut(files.plan(point))
-        training.load_weights(module, files.weights(point))
-        return module.eval()
-
-    def judged(self, row: FrontRow) -> dict[str, float]:
-        """A point by all measures, its error on the whole validation split."""
-        metric = self.setting.task.evaluate(self.module(row.id), "val", dtype=self.bench.dtype)
-        return {
-            "error": 1 - metric,
-            "latency_ms": row.latency_ms,
-            "memory_bytes": row.planned_memory_bytes,
-            "params": row.params,
-            "macs": row.macs,
-        }
+    bench: Workbench
+    archive: Archive
+    counts: dict[str, float]
 
 
-def run_entry(setting: Setting, network: str, entry: Entry, seed: int, dense_passes: float) -> dict[str, Any]:
-    """Search, measure, judge; what came out as plain data."""
-    started = time.perf_counter()
-    report = run.search(
-        setting.problem(network, entry, seed, dense_passes),
-        home=setting.home,
-        device_name=DEVICE,
-        method=entry.method,
-        method_settings=dict(entry.settings),
-        runs_folder=setting.runs,
-        console=setting.console,
-    )
-    finished = Finished(setting, report.folder)
+def searched(
+    setting: Setting, problem: Problem, entry: Entry, folder: Path, profiled: Profiled, passes: float
+) -> Searched:
+    """Search a problem on the device's model; an interrupted search goes on where its journal ends."""
+    wanted = methods.objectives(entry.method, entry.settings, problem.objectives, is_measured=False)
+    problem = problem.model_copy(update={"objectives": wanted})
+    bench = Workbench.open(problem, profiled.target)
+    bench.weights_folder = folder / "weights"
+    journal = Journal(folder / "archive.jsonl")
+    with open_team(setting.workers, None, 1) as team, setting.home.open_store() as store:
+        judge = open_judge(bench, team, store.accuracies, Silent())
+        calibrator, bounds = Calibrator(None, bench, profiled.model), parse_bounds(problem.constraints)
+        told = search_problem(bench, None, calibrator, bounds, None, judge)
+        with setting.console.progress(passes, folder.name) as steps:
+            done = 0.0
+
+            def advance() -> None:
+                nonlocal done
+                steps.advance(context.compute.total - done, f"{context.spent} evaluations")
+                done = context.compute.total
+
+            context = SearchContext(
+                told,
+                UNLIMITED,
+                np.random.default_rng(problem.seed),
+                journal=journal,
+                dense_passes=passes,
+                working=lambda *_: advance(),
+                progress=lambda _: advance(),
+                executor=team,
+            )
+            archive = methods.build(entry.method, dict(entry.settings)).run(context)
+    journal.close()
+    counts = {
+        "evaluations": context.spent,
+        "evaluations_failed": len(archive.failures),
+        "evaluations_stored": context.stored,
+        "evaluations_given_up": context.given_up,
+        "dense_passes_forward": round(context.compute.forward, 2),
+        "dense_passes_backward": round(context.compute.backward, 2),
+        "evaluating_s": round(context.evaluating_s, 2),
+    }
+    return Searched(bench, archive, counts)
+
+
+def run_entry(setting: Setting, network: str, entry: Entry, seed: int, passes: float = DENSE_PASSES) -> dict[str, Any]:
+    """Search, judge on the whole split; what came out as plain data."""
+    started, folder = time.perf_counter(), setting.folder(network, entry, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    profiled = Profiled.read(network)
+    problem = setting.problem(network, entry, seed)
+    found = searched(setting, problem, entry, folder, profiled, passes)
+    searched_s = time.perf_counter() - started
+    bench, dense = found.bench, PruningPlan.dense(found.bench.groups)
+    plans = [dense, *(plan for plan in _best(found.archive, by_weight=entry.by_weight) if plan.key != dense.key)]
+    rows = [
+        _row(bench, plan, error, profiled, by_weight=entry.by_weight)
+        for plan, error in zip(plans, _errors(setting, problem, bench, plans, profiled), strict=True)
+    ]
+    if seed == 0:
+        _keep_some(bench, plans, rows, folder, by_weight=entry.by_weight)
+    joint = _joint(folder)
+    (folder / "archive.jsonl").unlink()
+    if seed:
+        shutil.rmtree(folder)
     return {
-        "run": report.folder.name,
-        "dense": finished.judged(report.front.dense) if report.front.dense else None,
-        "points": {row.id: finished.judged(row) for row in report.front.points},
-        "counts": report.front.counts,
+        "dense": rows[0],
+        "points": rows[1:],
+        "counts": found.counts,
+        "search_s": round(searched_s, 1),
         "seconds": round(time.perf_counter() - started, 1),
-        **_joint(report.folder),
+        "passes": passes,
+        "commit": commit(),
+        **joint,
     }
 
 
-def hypervolume(record: dict[str, Any], *, by_weight: bool) -> float:
-    """Normalised volume that a run's points dominate.
+def _best(archive: Archive, *, by_weight: bool) -> list[PruningPlan]:
+    """The members of a front that are judged and measured: of those that may count, the best together."""
+    rows = archive.front_rows()
+    F = archive.F[rows]
+    if not by_weight:
+        error = F[:, archive.objectives.index("error")]
+        near = error <= archive.evaluations[0].objectives["error"] + ERROR_SLACK + JUDGED_ERROR
+        rows, F = rows[near], F[near]
+    chosen = np.sort(hv_greedy(F, JUDGED_MAX).rows) if len(rows) > JUDGED_MAX else np.arange(len(rows))
+    keys = [archive.evaluations[row].plan_key for row in rows[chosen]]
+    return [archive.plan(key) for key in keys]
 
-    Below (dense error + 0.20, dense latency, dense memory), each axis in units of it; of single weights, in error and
-    share of parameters, below (1, 1).
-    """
-    dense, points = record["dense"], [*record["points"].values(), record["dense"]]
+
+def _errors(
+    setting: Setting, problem: Problem, bench: Workbench, plans: list[PruningPlan], profiled: Profiled
+) -> list[float]:
+    """Errors on the whole validation split."""
+    whole = Workbench.open(setting.whole(problem), profiled.target)
+    whole.weights_folder = bench.weights_folder
+    with open_team(setting.workers, None, 1) as team, setting.home.open_store() as store:
+        judge = open_judge(whole, team, store.accuracies, Silent())
+        assert judge is not None  # classification has one
+        with setting.console.progress(len(plans), "judging the front on the whole split") as steps:
+            errors = []
+            for score in judge.scores(plans, [math.inf] * len(plans)):
+                errors.append(math.nan if score.metric is None else 1 - score.metric)
+                steps.advance()
+    return errors
+
+
+def _row(
+    bench: Workbench, plan: PruningPlan, error: float, profiled: Profiled, *, by_weight: bool
+) -> dict[str, int | float | str]:
+    """A network by all measures; its latency only by the model, which knows widths alone."""
+    row: dict[str, int | float | str] = {"error": error, "params": bench.slicer.parameter_count(plan)}
     if by_weight:
-        F = np.array([[point["error"], point["params"] / dense["params"]] for point in points])
-        return float(moocore.hypervolume(F, ref=np.ones(2)))
-    reference = np.array([dense["error"] + ERROR_SLACK, dense["latency_ms"], dense["memory_bytes"]])
-    F = np.array([[point["error"], point["latency_ms"], point["memory_bytes"]] for point in points]) / reference
-    return float(moocore.hypervolume(F, ref=np.ones(3)))
-
-
-def finetune_points(setting: Setting, record: dict[str, Any], *, by_weight: bool) -> dict[str, Any]:
-    """Three points of a run fine-tuned alike; chosen by validation, reported on test."""
-    column = "params" if by_weight else "latency_ms"
-    dense = record["dense"]
-    chosen: list[str] = []
-    for share in FINETUNED_AT:
-        within = [name for name, point in record["points"].items() if point[column] <= share * dense[column]]
-        chosen += [min(within, key=lambda name: record["points"][name]["error"])] if within else []
-    folder = setting.runs / record["run"]
-    wanted = list(dict.fromkeys(chosen))
-    if not wanted:
-        return {}
-    front = finetune(folder, wanted, setting.console)
-    rows = {row.id: row for row in front.points}
+        return row
+    widths = np.array([plan.widths])
     return {
-        name: {
-            "val_error_inherited": record["points"][name]["error"],
-            "val_error": 1 - rows[name].val_metric,
-            "test_error": 1 - (rows[name].test_metric or 0.0),
-            "share": record["points"][name][column] / dense[column],
-        }
-        for name in wanted
+        **row,
+        "widths": key_of(plan.widths),
+        "macs": bench.macs(plan),
+        "memory_bytes": float(bench.memory(widths)[0]),
+        "predicted_ms": float(profiled.model.predict(bench.arithmetic(widths))[0][0]),
     }
+
+
+def _keep_some(
+    bench: Workbench,
+    plans: list[PruningPlan],
+    rows: list[dict[str, int | float | str]],
+    folder: Path,
+    *,
+    by_weight: bool,
+) -> None:
+    """Keep three networks of a front, with the weights that they inherit, to be fine-tuned."""
+    column = "params" if by_weight else "predicted_ms"
+    chosen: dict[int, dict[str, Any]] = {}
+    for share in FINETUNED_AT:
+        within = [number for number, row in enumerate(rows) if float(row[column]) <= share * float(rows[0][column])]
+        if within:
+            best = min(within, key=lambda number: rows[number]["error"])
+            chosen[best] = {"row": rows[best], "share": float(rows[best][column]) / float(rows[0][column])}
+    for number, told in chosen.items():
+        plan = plans[number]
+        training.save_weights(bench.inherit(plan), folder / f"{number}.safetensors", sparse=plan.mask is not None)
+        write_json(folder / f"{number}.json", {**told, "plan": plan.as_dict()}, indent=None)
+
+
+def kept(folder: Path) -> Mapping[str, dict[str, Any]]:
+    """Networks of a run that were kept to be fine-tuned, by name: the plan, its row and its share of the cost."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"))}
 
 
 def _joint(folder: Path) -> dict[str, Any]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hwprune import training
-from hwprune.experiments import run
-from hwprune.experiments.finetune import finetune, settings
+from hwprune.config import Problem
+from hwprune.experiments.finetune import settings
 from hwprune.experiments.workbench import Workbench
+from hwprune.pruning.plan import PruningPlan
+from prunings.device import Profiled, write_json
 from prunings.entries import Entry
-from prunings.runs import DEVICE, Setting
+from prunings.runs import Setting, searched
 
 #: Share of the parameters that the paper's network has left, and what it lost, in points.
 SHARE, PAPERS_LOSS = 0.1656, 0.28
 #: Epochs after each of the five groups, and at the end; the dense network gets as many.
 GROUP_EPOCHS, LAST_EPOCHS, GROUPS = 2, 10, 5
+#: The search ends with its last group, not with a budget.
+UNBOUNDED_PASSES = 1e6
 
 ENTRY = Entry(
     "smoea_vgg14",
@@ -33,38 +41,78 @@ ENTRY = Entry(
 
 
 def compare(setting: Setting, seed: int) -> dict[str, Any]:
-    """Prune, fine-tune, train the dense network on; errors on the test split."""
-    problem = setting.problem("vgg14", ENTRY, seed, dense_passes=10**6)
-    tuned = problem.finetune.model_copy(update={"epochs": LAST_EPOCHS})
-    problem = problem.model_copy(update={"finetune": tuned})
-    report = run.search(
-        problem,
-        home=setting.home,
-        device_name=DEVICE,
-        method=ENTRY.method,
-        method_settings=dict(ENTRY.settings),
-        runs_folder=setting.runs,
-        console=setting.console,
-    )
-    dense_params = sum(parameter.numel() for parameter in Workbench.open(problem).dense.parameters())
-    small = [row for row in report.front.points if row.params <= SHARE * dense_params]
-    if not small:
-        return {"seed": seed, "reason": f"no point of the front has {SHARE:.2%} of the parameters or fewer"}
-    chosen = max(small, key=lambda row: row.val_metric)
-    front = finetune(report.folder, [chosen.id], setting.console)
-    point = next(row for row in front.points if row.id == chosen.id)
-    bench = Workbench.open(problem)
-    epochs = GROUPS * GROUP_EPOCHS + LAST_EPOCHS
-    schedule = settings(problem.model_copy(update={"finetune": tuned.model_copy(update={"epochs": epochs})}))
-    training.train(bench.dense, bench.task, schedule)
-    dense_test = bench.task.evaluate(bench.dense, "test")
-    assert point.test_metric is not None  # fine-tuned points have one
+    """Prune, fine-tune, train the dense network on; errors on the test split.
+
+    Each of the three steps is kept when it has ended, and the search evaluation by evaluation: an interrupted call goes
+    on with the step that it was at.
+    """
+    folder = setting.folder("vgg14", ENTRY, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    problem = setting.problem("vgg14", ENTRY, seed)
+    pruned = _once(folder / "pruned.json", lambda: _pruned(setting, problem, folder))
+    if "reason" in pruned:
+        return {"seed": seed, **pruned}
+    tuned = _once(folder / "tuned.json", lambda: {"test": _tuned(setting, problem, folder, pruned)})
+    dense = _once(folder / "dense.json", lambda: {"test": _dense(setting, problem)})
     return {
         "seed": seed,
-        "run": report.folder.name,
-        "params_share": point.params / dense_params,
-        "dense_test": dense_test,
-        "pruned_test": point.test_metric,
-        "loss_points": 100 * (dense_test - point.test_metric),
-        "latency_share": point.latency_ms / front.dense.latency_ms if front.dense else None,
+        "params_share": pruned["params_share"],
+        "predicted_latency_share": pruned["predicted_latency_share"],
+        "dense_test": dense["test"],
+        "pruned_test": tuned["test"],
+        "loss_points": 100 * (dense["test"] - tuned["test"]),
     }
+
+
+def _pruned(setting: Setting, problem: Problem, folder: Path) -> dict[str, Any]:
+    """The most accurate network that is small enough, its weights in a file."""
+    profiled = Profiled.read("vgg14")
+    found = searched(setting, problem, ENTRY, folder, profiled, UNBOUNDED_PASSES)
+    bench = found.bench
+    dense_params = bench.slicer.parameter_count(PruningPlan.dense(bench.groups))
+    plans = [found.archive.plan(each.plan_key) for each in found.archive.front()]
+    share = {plan.key: bench.slicer.parameter_count(plan) / dense_params for plan in plans}
+    small = [plan for plan in plans if share[plan.key] <= SHARE]
+    if not small:
+        return {"reason": f"no point of the front has {SHARE:.2%} of the parameters or fewer"}
+    best = max(small, key=bench.accuracy)
+    training.save_weights(bench.inherit(best), folder / "pruned.safetensors")
+    dense_ms, best_ms = profiled.model.predict(bench.arithmetic([bench.groups.sizes.tolist(), best.widths]))[0]
+    return {
+        "plan": best.as_dict(),
+        "params_share": share[best.key],
+        "predicted_latency_share": float(best_ms / dense_ms),
+    }
+
+
+def _tuned(setting: Setting, problem: Problem, folder: Path, pruned: dict[str, Any]) -> float:
+    """Top-1 on the test split after the last epochs."""
+    bench = Workbench.open(problem)
+    module = bench.slicer.cut(PruningPlan.from_dict({**pruned["plan"], "weights": ""}))
+    training.load_weights(module, folder / "pruned.safetensors")
+    with setting.console.progress(LAST_EPOCHS, "fine-tuning the pruned VGG-14") as steps:
+        training.finetune(
+            module,
+            bench.task,
+            replace(settings(problem), epochs=LAST_EPOCHS),
+            teacher=bench.dense,
+            progress=lambda _: steps.advance(),
+        )
+    return float(bench.task.evaluate(module.eval(), "test"))
+
+
+def _dense(setting: Setting, problem: Problem) -> float:
+    """Top-1 of the dense network on the test split, trained as long as the pruned one."""
+    bench, epochs = Workbench.open(problem), GROUPS * GROUP_EPOCHS + LAST_EPOCHS
+    with setting.console.progress(epochs, "training the dense VGG-14") as steps:
+        schedule = replace(settings(problem), epochs=epochs)
+        training.train(bench.dense, bench.task, schedule, progress=lambda _: steps.advance())
+    return float(bench.task.evaluate(bench.dense, "test"))
+
+
+def _once(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``work`` gives, or gave in an earlier call."""
+    if not path.exists():
+        write_json(path, work())
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hwprune.records import Score
-from hwprune.search.evaluation import Progress, SearchContext
+from hwprune.search.evaluation import SearchContext
+from hwprune.search.events import Progress
 from hwprune.search.methods.base import Method
 from hwprune.search.problem import SearchProblem
 from searching.analytic import Target

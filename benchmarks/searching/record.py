@@ -1,7 +1,8 @@
 """Records ResNet-20 on CIFAR-10 for :mod:`searching.resnet20`: accuracies by true evaluations, kernels by measuring.
 
-Accuracies are written after every few plans, and a recording goes on where it stopped. Images come as the ``.npz`` of
-``hwprune.datasets.arrays``, weights as ``.safetensors`` of ``resnet_cifar`` with depth 20.
+Accuracies are written after every few plans, and a recording goes on where it stopped, however it was stopped. Images
+come as the ``.npz`` of ``hwprune.datasets.arrays``, weights as ``.safetensors`` of ``resnet_cifar`` with depth 20.
+Accuracies take no device; the plans that are searched for, which end the large recording, take recorded devices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from conditions import commit, conditions
 
+from hwprune import training
+from hwprune.accuracy import scorer
 from hwprune.cli.console import Console
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
@@ -33,6 +37,7 @@ from searching.resnet20 import (
     Interpolated,
     Kernels,
     devices,
+    has,
     large,
     large_space,
     recorded_so_far,
@@ -46,7 +51,8 @@ DEVICES = {LOCAL: None, "avx2": "haswell", "sse4": "nehalem"}
 VAL_IMAGES, BN_IMAGES = 1000, 640
 #: Plans of the large recording: drawn at random, then searched for on what is recorded so far.
 LARGE_RANDOM, LARGE_SEARCHED, LARGE_ROUND = 1200, 1800, 150
-_SAVE_EVERY = 16
+#: Plans between two writings: of the table four levels of the three blocks that change fastest, which share the others.
+FLIGHT = 64
 
 
 def problem_of(images: Path, weights: Path) -> Problem:
@@ -69,16 +75,15 @@ def problem_of(images: Path, weights: Path) -> Problem:
 
 def record_table(images: Path, weights: Path, minutes: float) -> None:
     """Record plans of the table, in their order, until it is whole or the time is over."""
-    bench = Workbench.open(problem_of(images, weights))
-    data = _load("table", bench)
-    plans = table_plans()
-    _evaluate(bench, data, "table", plans[len(data["correct"]) :], minutes)
+    bench, deadline = _open(images, weights), time.monotonic() + 60 * minutes
+    data, plans = _load("table", bench), table_plans()
+    _evaluate(bench, data, "table", plans[len(data["correct"]) :], len(plans), deadline)
     print(f"{len(data['correct'])} of {len(plans)} plans are recorded")
 
 
 def record_large(images: Path, weights: Path, minutes: float) -> None:
     """Record plans of the large space: random ones, then those that searches on the recorded ones find."""
-    bench, deadline = Workbench.open(problem_of(images, weights)), time.perf_counter() + 60 * minutes
+    bench, deadline = _open(images, weights), time.monotonic() + 60 * minutes
     data, space = _load("large", bench), large_space()
     data.setdefault("widths", [])
     random_state = np.random.default_rng(0)
@@ -87,15 +92,25 @@ def record_large(images: Path, weights: Path, minutes: float) -> None:
     shares = random_state.random((2 * LARGE_RANDOM, len(SIZES)))
     drawn = distinct(np.vstack([space.sizes, space.decode(space.upper * amounts * shares)]))[:LARGE_RANDOM]
     total = LARGE_RANDOM + LARGE_SEARCHED
-    while len(data["correct"]) < total and time.perf_counter() < deadline:
-        done = len(data["correct"])
+    while (done := len(data["correct"])) < total and time.monotonic() < deadline:
+        if done >= LARGE_RANDOM and not has("devices"):
+            print("the random plans are recorded; those that are searched for take recorded devices: --record devices")
+            break
         wanted = drawn[done:] if done < LARGE_RANDOM else _searched(data, done)
-        _evaluate(bench, data, "large", wanted[: total - done], (deadline - time.perf_counter()) / 60)
+        _evaluate(bench, data, "large", wanted[: total - done], total, deadline)
     print(f"{len(data['correct'])} of {total} plans are recorded")
     if len(data["correct"]) >= 200:
         widths, errors = np.array(data["widths"]), 1 - np.array(data["correct"]) / data["val_images"]
         found = Interpolated(space, widths, errors)
         print(f"interpolated {found.mean_absolute_error:.4f} off on average, good plans {found.front_error:.4f}")
+
+
+def _open(images: Path, weights: Path) -> Workbench:
+    """The problem; what its units are worth is recorded with the first of all."""
+    bench = Workbench.open(problem_of(images, weights))
+    if not has("importance"):
+        _save("importance", {"scores": [scores.tolist() for scores in bench.scores]})
+    return bench
 
 
 def record_reference() -> None:
@@ -143,7 +158,7 @@ def record_devices(images: Path, weights: Path, home: Home) -> None:
             "largest_deviation": [float(value) for value in off],
             "model": model.card(),
         }
-        _save("devices", {"scores": [scores.tolist() for scores in bench.scores], "devices": found})
+        _save("devices", {"commit": commit(), "conditions": conditions(), "devices": found})
 
 
 def _by_block(name: str, bench: Workbench, model: Any) -> Kernels:
@@ -177,33 +192,48 @@ def _searched(data: dict[str, Any], seed: int) -> IntArray:
     return random_state.permutation(new)[:LARGE_ROUND]
 
 
-def _evaluate(bench: Workbench, data: dict[str, Any], name: str, plans: IntArray, minutes: float) -> None:
-    started = time.perf_counter()
-    for number, widths in enumerate(plans, 1):
-        data["correct"].append(round(bench.accuracy(bench.plan(widths)) * data["val_images"]))
+def _evaluate(bench: Workbench, data: dict[str, Any], name: str, plans: IntArray, total: int, deadline: float) -> None:
+    """Add the accuracies of plans to a recording, until the time is over; what they share is computed once."""
+    started, before = time.monotonic(), len(data["correct"])
+    for first in range(0, len(plans), FLIGHT):
+        flight = plans[first : first + FLIGHT]
+        assert bench.parcel is not None  # classification has one
+        found = scorer.scores(bench.parcel, [bench.plan(row) for row in flight], bench.protocol, [()] * len(flight))
+        if failed := next((score.error for score in found if score.metric is None), None):
+            raise SystemExit(f"a plan cannot be evaluated: {failed}")
+        data["correct"] += [round(float(score.metric or 0) * data["val_images"]) for score in found]
         if "widths" in data:
-            data["widths"].append(widths.tolist())
-        elapsed = time.perf_counter() - started
-        over = elapsed > 60 * minutes
-        if number % _SAVE_EVERY == 0 or number == len(plans) or over:
-            _save(name, data)
-            print(f"{name}: {len(data['correct'])}, {elapsed / number:.2f} s each", flush=True)
-        if over:
+            data["widths"] += flight.tolist()
+        _save(name, data)
+        done = len(data["correct"])
+        each_s = (time.monotonic() - started) / (done - before)
+        print(
+            f"{name}: {done} of {total}, {each_s:.2f} s each, {each_s * (total - done) / 60:.0f} min left", flush=True
+        )
+        if time.monotonic() > deadline:
             return
 
 
 def _load(name: str, bench: Workbench) -> dict[str, Any]:
-    path = DATA / f"resnet20_{name}.json"
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    return {
+    """A recording as far as there is one.
+
+    Raises:
+        SystemExit: it was made of other images or weights.
+    """
+    about = {
         "val_images": VAL_IMAGES,
-        "bn_images": BN_IMAGES,
+        "bn_images": min(BN_IMAGES, bench.problem.evaluation.search_bn_images),
         "dtype": "float32" if bench.dtype is None else str(bench.dtype).removeprefix("torch."),
         "data_digest": bench.data.digest,
-        "correct": [],
+        "weights_digest": training.weights_digest(bench.dense),
     }
+    if not has(name):
+        return {**about, "commit": commit(), "conditions": conditions(), "correct": []}
+    found: dict[str, Any] = json.loads((DATA / f"resnet20_{name}.json").read_text())
+    other = [key for key, value in about.items() if found[key] != value]
+    if other:
+        raise SystemExit(f"resnet20_{name}.json has another {', '.join(other)}: go on with the same, or move it away")
+    return found
 
 
 def _save(name: str, data: dict[str, Any]) -> None:

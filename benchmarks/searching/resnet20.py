@@ -63,14 +63,20 @@ class Kernels:
         return {"latency": latency_ms, "peak_memory": memory}
 
 
-def missing() -> list[str]:
-    """Recordings that there are not, or not whole."""
-    found = []
-    for name in ("devices", "table", "large"):
-        path = DATA / f"resnet20_{name}.json"
-        is_whole = path.exists() and (name != "table" or len(_read(name)["correct"]) == len(table_plans()))
-        found += [] if is_whole else [name]
+def missing(problem: str) -> list[str]:
+    """Recordings that a problem takes and that there are not, or not whole."""
+    kind = problem.removeprefix("resnet20_")
+    found = [name for name in ("importance", "devices", kind) if not has(name)]
+    if kind == "table" and has(kind) and len(_read(kind)["correct"]) < len(table_plans()):
+        found.append(kind)
+    if kind == "large" and has(kind) and "best" not in _read(kind):
+        found.append("reference")
     return found
+
+
+def has(name: str) -> bool:
+    """Whether there is such a recording, whole or not."""
+    return (DATA / f"resnet20_{name}.json").exists()
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def devices() -> dict[str, Kernels]:
 
 @functools.cache
 def _scores() -> tuple[FloatArray, ...]:
-    return tuple(np.array(scores) for scores in _read("devices")["scores"])
+    return tuple(np.array(scores) for scores in _read("importance")["scores"])
 
 
 @functools.cache

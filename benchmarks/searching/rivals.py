@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from pymoo.algorithms.moo.age2 import AGEMOEA2
 from pymoo.algorithms.moo.sms import SMSEMOA
 
 from hwprune.search import methods
@@ -22,12 +21,6 @@ class SMS(NSGA2):
     """pymoo's SMS-EMOA."""
 
     algorithm = SMSEMOA
-
-
-class AGE(NSGA2):
-    """pymoo's AGE-MOEA-II."""
-
-    algorithm = AGEMOEA2
 
 
 class TPE:
@@ -54,16 +47,26 @@ class TPE:
         return context.archive
 
 
-def has_optuna() -> bool:
-    """Whether Optuna is installed; it is no dependency of ours."""
-    return importlib.util.find_spec("optuna") is not None
+def age_moea2() -> Method:
+    """Pymoo's AGE-MOEA-II, which takes numba."""
+    from pymoo.algorithms.moo.age2 import AGEMOEA2
+
+    method = NSGA2(Settings())
+    method.algorithm = AGEMOEA2
+    return method
+
+
+def lacking(method: str) -> str | None:
+    """Library that a rival takes and that is not installed; they are no dependencies of ours."""
+    name = {"age_moea2": "numba", "tpe": "optuna"}.get(method)
+    return None if name is None or importlib.util.find_spec(name) else name
 
 
 def of(name: str) -> Callable[[], Method]:
     """Maker of the method of this name, with its defaults."""
     rivals: dict[str, Callable[[], Any]] = {
         "sms_emoa": lambda: SMS(Settings()),
-        "age_moea2": lambda: AGE(Settings()),
+        "age_moea2": age_moea2,
         "tpe": TPE,
         "hamp recalls": lambda: methods.build("hamp", {"recall": True}),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,8 @@ def search(
         "crew": Crew(workers, scheduler),
     }
     names = check_names(session, names, pool)
+    if len(names) > 1:
+        settings.update(shared_by_several(settings, overrides))
     if dry_run:
         from hwprune.experiments import run
 
@@ -135,6 +137,15 @@ def search(
         return show_run(session, work(names[0], session.console), as_json)
     parts = run_fleet(session, names, work)
     end_fleet(context, parts, as_json, facts=run_facts, show=lambda folder: show_run(session, folder, as_json=False))
+
+
+def shared_by_several(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings that differ where several devices are named: accuracies belong to the network, so they are shared.
+
+    What the user sets stays.
+    """
+    said = {override.partition("=")[0].strip() for override in overrides}
+    return {"recall": True} if "recall" in settings and "recall" not in said else {}
 
 
 def search_one(name: str, console: Console, *, problem: Problem, **options: Any) -> Path:

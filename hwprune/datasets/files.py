@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -82,17 +82,19 @@ class ImageFiles:
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Image files by the sub-folder (the class) that holds them, both sorted.
+def class_folders(folder: Path, only: Collection[str] | None = None) -> dict[str, list[Path]]:
+    """Image files by the sub-folder (the class) that holds them, both sorted; of ``only`` these classes, if given.
 
     Raises:
-        DataError: the folder is missing, has no sub-folders, or one of them has no images.
+        DataError: the folder is missing, has no sub-folders, lacks a class, or one of them has no images.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}: give one with a sub-folder of images a class")
+    if missing := sorted(name for name in only or () if not (folder / name).is_dir()):
+        raise DataError(f"{str(folder)!r} lacks {len(missing)} of {len(only or ())} classes, {missing[0]} the first")
     found = {}
     for child in sorted(folder.iterdir()):
-        if child.is_dir():
+        if child.is_dir() and (only is None or child.name in only):
             found[child.name] = sorted(path for path in child.iterdir() if path.suffix.lower() in SUFFIXES)
             if not found[child.name]:
                 raise DataError(f"the class folder {str(child)!r} has no images: add some, or remove it")

@@ -10,7 +10,7 @@ are held out of the training images; without ``test/``, one half of ``val/`` is 
 many, by class and always the same. Images are decoded when first read, and kept where they fit into memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ def build(
     flip: bool = True,
     workers: int = 1,
     seed: int = 0,
+    only: Sequence[str] | None = None,
 ) -> Data:
     """Data set of the image folder at ``path``.
 
@@ -53,15 +54,17 @@ def build(
         flip: mirror training images at random.
         workers: threads that decode.
         seed: what orders are drawn with.
+        only: class folders that are used; all by default.
 
     Raises:
-        DataError: a folder is missing or empty, classes differ between splits, or an option cannot be used.
+        DataError: a folder is missing or empty, lacks a class that is used, classes differ between splits, or an option
+            cannot be used.
     """
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"there is no folder {path!r}: give one that holds train/ and val/")
     folders = {
-        name: class_folders(root / name)
+        name: class_folders(root / name, only)
         for name in ("train", "val", "test")
         if (root / name).is_dir() or name == "train"
     }

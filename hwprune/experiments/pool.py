@@ -125,12 +125,14 @@ class PoolSession(DeviceSession):
         """Measure candidates whole, each on one board; see :meth:`DeviceSession.measure_candidates`."""
         limit_s = self.max_age_s if max_age_s is None else max_age_s
         self.measured_networks.update(plan.key for plan in plans)
-        jobs = [self.candidates(bench).job(plan) for plan in plans]
+        preparing = threading.Lock()
 
-        def measure(member: DeviceSession, part: Sequence[NetworkJob]) -> list[Measurement]:
-            return [self._at_first(member, row) for row in member.measurer.networks(part, max_age_s=limit_s)]
+        def measure(member: DeviceSession, part: Sequence[PruningPlan]) -> list[Measurement]:
+            with preparing:  # while the other boards measure
+                jobs = [self.candidates(bench).job(plan) for plan in part]
+            return [self._at_first(member, row) for row in member.measurer.networks(jobs, max_age_s=limit_s)]
 
-        return self.shared(jobs, NETWORKS_AT_A_TIME, measure)
+        return self.shared(plans, NETWORKS_AT_A_TIME, measure)
 
     def measure_kernels(
         self, shapes: Sequence[LayerShape], *, max_age_s: float | None = None, progress: Progress | None = None

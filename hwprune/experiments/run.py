@@ -36,7 +36,8 @@ from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Front, Measurement
 from hwprune.scenario import BURST, Scenario
 from hwprune.search import methods
-from hwprune.search.evaluation import UNLIMITED, Generation, SearchContext
+from hwprune.search.evaluation import UNLIMITED, SearchContext
+from hwprune.search.events import Generation
 from hwprune.search.feasibility import feasibility
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem, check_feasible, feasible_range, parse_bounds
@@ -380,6 +381,11 @@ def _search(
     journal.close()
     search_s = time.perf_counter() - started
     console.info(summary(context, search_s))
+    if context.shortage:
+        console.warn(
+            f"{config.method} ended after {context.spent} evaluations: the budget is {context.shortage}; "
+            "give a larger --budget"
+        )
     counts = {
         "evaluations": context.spent,
         "evaluations_failed": len(archive.failures),

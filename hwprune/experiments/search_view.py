@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hwprune import objectives
 from hwprune.experiments.progress import Steps
 from hwprune.records import Evaluation
-from hwprune.search.evaluation import Progress, SearchContext
+from hwprune.search.evaluation import SearchContext
+from hwprune.search.events import Progress
 from hwprune.units import format_bytes, format_count, format_duration, format_ms
 
 #: Trade-offs that are shown, evenly spread over the front by error.

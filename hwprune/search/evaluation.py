@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import moocore
@@ -17,6 +17,7 @@ from hwprune.errors import HwpruneError
 from hwprune.records import Evaluation, Score
 from hwprune.search.archive import Archive
 from hwprune.search.compute import Compute, Part
+from hwprune.search.events import Generation, Progress
 from hwprune.search.journal import Journal
 from hwprune.search.problem import CANDIDATE_FAILURES, ERROR_MARGIN, Plan, SearchProblem
 
@@ -32,7 +33,10 @@ RECALLED = "recalled"
 
 
 class BudgetExhausted(Exception):  # noqa: N818 (a signal between context and method, no error)
-    """All true evaluations are spent; ends a method, whose result is in the archive."""
+    """All true evaluations are spent; ends a method, whose result is in the archive.
+
+    Raised with words where the budget was too small for what the method would have done next.
+    """
 
 
 class Settled(BudgetExhausted):
@@ -41,53 +45,6 @@ class Settled(BudgetExhausted):
 
 class NothingEvaluatedError(HwpruneError):
     """Not one of the first candidates could be evaluated, the dense network among them."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One true evaluation has ended.
-
-    Attributes:
-        evaluation: the evaluation.
-        spent: evaluations so far, this one included.
-        budget: evaluations in all.
-        replayed: it was answered by the journal and cost nothing.
-    """
-
-    evaluation: Evaluation
-    spent: int
-    budget: int
-    replayed: bool
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One generation has ended.
-
-    Attributes:
-        number: from 0, the initial population.
-        spent: evaluations so far.
-        front_size: feasible non-dominated evaluations.
-        hypervolume: what they dominate, see :attr:`SearchContext.hypervolume`.
-        surrogate_tau: rank correlation of forecasts with true values that they did not see, in [-1, 1], of the
-            objective that is forecast worst; None without a surrogate.
-        surrogate_used: proposals were screened by the surrogate.
-        local_steps: moves that the local search made.
-        selection: rule that selected the survivors.
-        seconds: wall time, evaluations included.
-        evaluating_s: part of it that went into true evaluations.
-    """
-
-    number: int
-    spent: int
-    front_size: int
-    hypervolume: float
-    surrogate_tau: float | None
-    surrogate_used: bool
-    local_steps: int
-    selection: str
-    seconds: float
-    evaluating_s: float
 
 
 class SearchContext:
@@ -112,6 +69,7 @@ class SearchContext:
         given_up: candidates that were surely dominated before they had seen the whole validation split.
         evaluating_s: wall time spent in true evaluations, and in parts of the search.
         measuring_s: wall time spent in measuring networks for the latency model.
+        shortage: what the budget was too small for, as ``too small to ...``; "" where the method could do all it does.
         settled: the search has ended because its hypervolume grew no more. The argument ``settle_after`` says over how
             many evaluations it must have grown by less than :data:`SETTLED_GAIN`; None never ends a search.
     """
@@ -146,6 +104,7 @@ class SearchContext:
         self.evaluating_s = 0.0
         self.measuring_s = 0.0
         self.settled = False
+        self.shortage = ""
         self._settle_after = settle_after
         self._rows_at: list[tuple[int, int]] = []
         self._seconds_left = np.inf if minutes is None else 60 * minutes
@@ -358,8 +317,10 @@ class SearchContext:
         Raises:
             NothingEvaluatedError: every evaluation has failed.
         """
-        with contextlib.suppress(BudgetExhausted):
+        try:
             yield
+        except BudgetExhausted as end:
+            self.shortage = str(end)
         self._check()
 
     def _check(self) -> None:

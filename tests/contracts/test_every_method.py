@@ -17,7 +17,8 @@ from hwprune.errors import ConfigError, UnknownNameError
 from hwprune.records import Evaluation
 from hwprune.search import methods
 from hwprune.search.archive import Archive
-from hwprune.search.evaluation import NothingEvaluatedError, Progress, SearchContext
+from hwprune.search.evaluation import NothingEvaluatedError, SearchContext
+from hwprune.search.events import Progress
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem
 from hwprune.search.synthetic import staircase_problem

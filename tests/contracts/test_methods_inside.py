@@ -57,6 +57,13 @@ def test_every_switch_finds_networks_that_are_smaller(switches: str) -> None:
     assert min(found.objectives[cost] for found in front) < dense[cost]
 
 
+@pytest.mark.parametrize("name", ["smoea", "emo_dir"])
+def test_a_budget_that_is_too_small_is_said(name: str) -> None:
+    archive, context = searched(name, {}, 2)
+    assert len(archive) <= 2
+    assert context.shortage.startswith("too small to ")
+
+
 TRAINING = {
     "smoea": {"group_ft_epochs": 1, "tau_drop": [5.0, 20.0], "calib_images": 64},
     "emo_dir": {"detector_epochs": 1, "front_ft_epochs": 1, "p_mix": 0.5, "pop_size": 4, "n_gen": 1},

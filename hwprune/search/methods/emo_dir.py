@@ -191,7 +191,7 @@ class _Run:
         """Cached features and detectors (step 1)."""
         settings, context, network = self.settings, self.context, self.network
         if context.affordable < EVALUATIONS_MIN:
-            raise BudgetExhausted
+            raise BudgetExhausted("too small to cache the features of the sub-networks")
         val, train, compute = cached_features(network, segments, parts, settings.subnet_bn_images)
         context.charge(compute)
         detectors: list[nn.Module | None] = [None] * len(parts)
@@ -222,7 +222,7 @@ class _Run:
         share = SEARCH_SHARE + (RANKING_SHARE if all(map(_tells_impairment, judges)) else 0.0)
         share *= context.passes_left / len(judges)
         if any(share < EVALUATIONS_MIN * judge.compute(judge.part).total for judge in judges):
-            raise BudgetExhausted
+            raise BudgetExhausted(f"too small to search {len(judges)} sub-networks")
         seeds = context.random_state.integers(2**31, size=len(judges))
         searches = [self._search(judge) for judge in judges]
         works: dict[str, Callable[[], Part]] = {
@@ -333,7 +333,7 @@ class _Run:
                 continue
             affordable = int(share / price) - 1
             if affordable < 1:
-                raise BudgetExhausted
+                raise BudgetExhausted("too small to rank what the choices impair")
             front = fronts[number] = _thinned(fronts[number], affordable)
 
             def work(

@@ -251,7 +251,7 @@ class _Group:
         spent = judge.cached
         affordable = int((passes - spent.total) / judge.compute(self.model.plan).total)
         if affordable < EVALUATIONS_MIN:
-            raise BudgetExhausted
+            raise BudgetExhausted(f"too small to search a group of {len(self.numbers)} layers")
 
         def objectives(bits: Bits) -> FloatArray:
             nonlocal spent
@@ -290,7 +290,7 @@ class _Group:
         """The sub-network's front by true evaluations of the whole network."""
         settings, filters = self.settings, self.filters
         if affordable < EVALUATIONS_MIN:
-            raise BudgetExhausted
+            raise BudgetExhausted(f"too small to search a group of {len(self.numbers)} layers")
 
         def objectives(bits: Bits) -> FloatArray:
             plans = [self.model.with_units(self.numbers, filters.kept(row)) for row in bits]

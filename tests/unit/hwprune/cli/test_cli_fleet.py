@@ -12,6 +12,7 @@ from hwprune.cli.app import root
 from hwprune.cli.context import Session
 from hwprune.cli.failures import Failure
 from hwprune.cli.fleet import end_fleet, exit_code
+from hwprune.cli.search import shared_by_several
 from hwprune.experiments.side_by_side import Part
 
 PROBLEM = "network: {name: resnet_cifar, depth: 8}\ndata: digits\n"
@@ -64,6 +65,12 @@ def test_wrong_words_are_told_before_anything_is_begun(run, words: list[str], co
     assert refused.exit_code == code, refused.output
     assert said in one_line(refused)
     assert refused.stdout == ""
+
+
+def test_searches_of_several_devices_share_accuracies_unless_told_otherwise() -> None:
+    assert shared_by_several({"recall": False, "pop_size": None}, ("pop_size=8",)) == {"recall": True}
+    assert shared_by_several({"recall": False}, ("seed=1", "recall=false")) == {}
+    assert shared_by_several({"batch_size": 20}, ()) == {}
 
 
 def part(name: str, code: int = 0, resumable: str | None = None) -> Part[Failure]:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from hwprune import datasets
 from hwprune.datasets import files
 from hwprune.datasets.data import Data, ImageSplit, Normalization, Split, assemble
+from hwprune.datasets.imagenet import IMAGENET100
 from hwprune.errors import DataError, UnknownNameError
 
 
@@ -352,6 +353,23 @@ def test_imagenet_scales_to_256_and_cuts_224(tmp_path: Path) -> None:
     data = datasets.load({"name": "imagenet", "path": path})
     assert data.input_shape == (3, 224, 224)
     assert (len(data.val), len(data.test)) == (2, 2)
+
+
+def test_imagenet_100_is_taken_out_of_a_larger_folder(tmp_path: Path) -> None:
+    classes = IMAGENET100.read_text().split()
+    assert len(set(classes)) == 100
+    for split in ("train", "val", "test"):
+        for name in (*classes, "n00000000"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name / "image.png")
+    data = datasets.load({"name": "imagenet", "path": str(tmp_path), "classes": 100, "size": 8, "resize": 8})
+    assert (data.num_classes, len(data.train)) == (100, 100)
+    (tmp_path / "train" / classes[7] / "image.png").unlink()
+    (tmp_path / "train" / classes[7]).rmdir()
+    with pytest.raises(DataError, match=f"lacks 1 of 100 classes, {classes[7]} the first"):
+        datasets.load({"name": "imagenet", "path": str(tmp_path), "classes": 100})
+    with pytest.raises(DataError, match="take 100"):
+        datasets.load({"name": "imagenet", "path": str(tmp_path), "classes": 10})
 
 
 # CIFAR

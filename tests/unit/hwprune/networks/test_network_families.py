@@ -11,6 +11,7 @@ from hwprune import networks
 from hwprune.errors import ConfigError, UnknownNameError
 from hwprune.networks.layers import PadShortcut
 from hwprune.networks.torchvision_zoo import _fit_classes
+from hwprune.pruning.groups import build_groups
 from hwprune.training import load_weights
 
 
@@ -43,6 +44,24 @@ def test_pad_shortcut_follows_changed_numbers() -> None:
     shortcut.front, shortcut.back = 0, 1
     assert shortcut(torch.ones(1, 3, 2, 2)).shape == (1, 4, 2, 2)
     assert "front=0, back=1" in repr(shortcut)
+
+
+@pytest.mark.parametrize(("spec", "groups"), [({"name": "alexnet_cifar"}, 7), ({"name": "mobilenet_cifar"}, 14)])
+def test_networks_of_netadapt_have_as_many_prunable_groups_as_there(spec: dict[str, str], groups: int) -> None:
+    module = networks.build(spec, 10, 3).eval()
+    assert len(build_groups(module, torch.zeros(1, 3, 32, 32))) == groups
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "alexnet_cifar", "hidden": 0}, "take 1 or more"),
+        ({"name": "mobilenet_cifar", "width": 0.0}, "above 0"),
+    ],
+)
+def test_networks_of_netadapt_refuse_sizes_of_nothing(spec: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        networks.build(spec, 10, 3)
 
 
 @pytest.mark.parametrize(("depth", "count"), [(20, 269_722), (56, 853_018), (110, 1_727_962)])

@@ -7,7 +7,8 @@ import pytest
 from hwprune.records import Score
 from hwprune.search import methods
 from hwprune.search.archive import Archive
-from hwprune.search.evaluation import Generation, SearchContext
+from hwprune.search.evaluation import SearchContext
+from hwprune.search.events import Generation
 from hwprune.search.methods.base import initial_widths, population_size
 from hwprune.search.problem import SearchProblem
 from hwprune.search.space import SearchSpace

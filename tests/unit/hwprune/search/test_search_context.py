@@ -7,7 +7,8 @@ import pytest
 
 from hwprune.records import Evaluation
 from hwprune.search import methods
-from hwprune.search.evaluation import BudgetExhausted, Generation, NothingEvaluatedError, Progress, SearchContext
+from hwprune.search.evaluation import BudgetExhausted, NothingEvaluatedError, SearchContext
+from hwprune.search.events import Generation, Progress
 from hwprune.search.journal import Journal
 from hwprune.search.problem import SearchProblem
 from hwprune.search.synthetic import reference_point, staircase_problem

@@ -1,0 +1,37 @@
+"""The file that results are kept in: several processes may add to it at once, and none loses another one's."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from conditions import commit, conditions
+
+from prunings.device import write_json
+
+PATH = Path(__file__).resolve().parents[1] / "results" / "pruning.json"
+
+
+def read() -> dict[str, Any]:
+    """Results so far."""
+    found: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() else {}
+    return {"runs": {}, "latency_ms": {}, "smoea_vgg14": [], **found}
+
+
+@contextlib.contextmanager
+def adding() -> Iterator[dict[str, Any]]:
+    """Results so far, to be added to; they are written, with what they depend on, when the block ends well."""
+    PATH.parent.mkdir(exist_ok=True)
+    with PATH.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = read()
+        yield found
+        seeds = {int(seed) for entries in found["runs"].values() for by_seed in entries.values() for seed in by_seed}
+        command = " ".join(["python", "benchmarks/pruning.py", *sys.argv[1:]])
+        told = {"command": command, "commit": commit(), "seeds": sorted(seeds), "conditions": conditions()}
+        write_json(PATH, {**found, **told})
