@@ -28,8 +28,8 @@ endef
 
 # What measures comes last and alone: two tests at a time would disturb each other's numbers.
 test: compiler $(DEV)  ## Run the tests
-	$(call pytest,-n 2 --dist loadfile -m "not measures" --ignore tests/integration/devices)
-	$(call pytest,-m measures --ignore tests/integration/devices)
+	$(call pytest,-n 2 --dist loadfile -m "not measures and not boards")
+	$(call pytest,-m "measures and not boards")
 
 check: $(DEV)  ## Lint, format, types, package walls
 	$(BIN)/ruff check .
@@ -47,8 +47,8 @@ bench: compiler $(DEV)  ## Run every benchmark in its quick form
 # test_board_fleet.py profiles and searches two of them, which takes a quarter of an hour: run it by its name.
 test-devices: compiler $(DEV)  ## Run the tests against SSH servers, network namespaces and emulated arm64 boards
 	@tests/integration/devices/install.sh || echo "not all could be installed: tests that need it are skipped"
-	$(call pytest,-n 2 --dist loadfile tests/integration/devices/test_board_faults.py tests/integration/devices/test_board_latency.py)
-	$(call pytest,tests/integration/devices --ignore-glob '*/test_board_*')
+	$(call pytest,-n 2 --dist loadfile -m boards tests/unit tests/integration/devices/test_board_faults.py tests/integration/devices/test_board_latency.py)
+	$(call pytest,-m boards tests/integration --ignore-glob '*/test_board_*')
 
 test-gpu: compiler $(DEV)  ## Run the tests that need a CUDA device
 	@if reason=$$($(BIN)/python -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "torch %s finds no CUDA device" % torch.__version__)' 2>&1); \

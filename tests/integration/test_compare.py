@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.measures, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.boards, pytest.mark.measures, pytest.mark.timeout(900)]
 
 UNTRUSTED = 4
 

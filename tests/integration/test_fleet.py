@@ -10,7 +10,7 @@ import yaml
 
 from hwprune.experiments.home import Home
 
-pytestmark = pytest.mark.timeout(600)  # on a busy machine every measurement waits for its turn
+pytestmark = [pytest.mark.boards, pytest.mark.timeout(600)]  # on a busy machine every measurement waits for its turn
 
 ARGUMENTS = ("digits.yaml", "--method", "random", "--budget", 3, "--set", "objectives=[error, macs]")
 

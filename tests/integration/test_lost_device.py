@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine every measurement waits for its turn
+pytestmark = [pytest.mark.boards, pytest.mark.timeout(900)]  # on a busy machine every measurement waits for its turn
 
 #: The command, with little patience for lost devices.
 IMPATIENT = """

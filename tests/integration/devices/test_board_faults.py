@@ -13,7 +13,7 @@ from device_agents.client import AgentClient, TimingRequest
 from device_agents.errors import AgentLost, LoadFailed
 from device_agents.ssh import SshTransport
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(280)]
 
 SOURCE = Path(__file__).parents[2] / "unit/device_agents/plain_library.c"
 

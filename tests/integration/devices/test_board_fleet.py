@@ -17,7 +17,7 @@ from boards import MachineBoard
 from hwprune.experiments.devices import add_board
 from hwprune.experiments.home import Home
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(900)]
 
 #: Nanoseconds an instruction: 2 to the power of it.
 SHIFTS = {"fast": 1, "slow": 3}

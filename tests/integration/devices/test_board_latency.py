@@ -12,7 +12,7 @@ from device_agents.ssh import SshTransport
 from hwprune.compilation.targets import target_of
 from hwprune.records import bootstrap_interval_ms
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(280)]
 
 FRESH_TO_MEASURED_S = 180.0
 

@@ -27,7 +27,7 @@ from hwprune.experiments.home import Home
 from hwprune.experiments.session import open_session
 from hwprune.measurement.jobs import NetworkJob
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

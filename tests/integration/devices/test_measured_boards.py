@@ -19,7 +19,7 @@ from hwprune.experiments.measure import Request, measure
 from hwprune.experiments.progress import Silent
 from hwprune.models.model_file import export_onnx
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(280)]
 
 BOARDS = ("first", "second", "third")
 

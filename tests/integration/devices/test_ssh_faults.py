@@ -23,7 +23,7 @@ from device_agents.errors import AgentError, AgentLost
 from device_agents.protocol import HOST_SILENCE_S
 from device_agents.ssh import SshTransport
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(180)]
 
 #: The watchdog's silence and what surrounds it, on a busy machine.
 FREED_S = 8.0

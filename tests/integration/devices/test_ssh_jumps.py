@@ -12,7 +12,7 @@ from device_agents.client import AgentClient, TimingRequest
 from device_agents.errors import AgentLost, HostKeyMismatch, LoginRefused, Unreachable
 from device_agents.ssh import SshConnections, SshTransport, hosts_on_the_way, scan_host_keys
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from device_agents.client import AgentClient
 from device_agents.errors import DeviceError, HostKeyMismatch, LoginRefused, Unreachable
 from device_agents.ssh import SshTransport, scan_host_keys
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from device_agents.registry import Device
 from device_agents.ssh import SshConnections, SshTransport
 from device_agents.transport import LoopbackTransport
 
-pytestmark = [pytest.mark.ssh, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(120)]
 
 QUICK = {"blocks": 3, "block_ms_min": 1.0, "warmup_ms_max": 20.0}
 

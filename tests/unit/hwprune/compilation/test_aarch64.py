@@ -15,6 +15,8 @@ from hwprune.compilation.graph import trace
 from hwprune.compilation.targets import CpuTarget
 from hwprune.compilation.verify import TOLERANCE
 
+pytestmark = pytest.mark.boards
+
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1")
 TRIPLE = "aarch64-linux-gnu"
 

@@ -20,6 +20,8 @@ from hwprune.compilation.toolchain import compiler_command
 from hwprune.compilation.verify import TOLERANCE
 from hwprune.errors import CompileError
 
+pytestmark = pytest.mark.boards
+
 AARCH64 = {"kind": "llvm", "mcpu": "cortex-a53", "mtriple": "aarch64-linux-gnu"}
 X86 = {"kind": "llvm", "mcpu": "x86-64-v2", "mtriple": "x86_64-linux-gnu"}
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
