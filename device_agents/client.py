@@ -240,7 +240,7 @@ class AgentClient:
             blocks: most blocks of each.
             steady_blocks: one has enough after so many with the reference kernel at one level, at ``level_ms`` if that
                 is given, else in a row; 0 for never.
-            level_ms: what the reference kernel takes while nothing slows the device, if that is known.
+            level_ms: what the reference kernel takes while nothing slows the device; None to look for that first.
             patience: how long blocks are held back until the device is at that level, as a multiple of the time that
                 they take; 0 to time them as it comes.
             spare_cores: cores to look for that level at, by turns; () to stay.

@@ -21,7 +21,7 @@ class Settings(NamedTuple):
         blocks: most blocks of each job.
         steady_blocks: a job is done after so many blocks with the reference kernel at one level, the device's own where
             that is known, else in a row; 0 for never.
-        level_ns: what the reference kernel takes at the device's own level; 0 where that is not known.
+        level_ns: what the reference kernel takes at the device's own level; 0 where that is not known and looked for.
         patience: how long blocks are held back until the device is at its level, as a multiple of the time that they
             take.
         spare_cores: cores to look for that level at, by turns; [] to stay.

@@ -40,6 +40,9 @@ REFERENCE_CALLS = 12
 #: The device runs at its own level where the reference kernel takes no longer than this share more.
 NEAR_LEVEL = 0.03
 
+#: Where the level is not known, it is what this share of the readings is faster than, of all that fit in so much time.
+LEVEL_SHARE, LEVEL_NS = 0.05, 500_000_000
+
 #: Waiting for that level: granted before anything was timed, and the longest that is waited at a time.
 FIRST_PATIENCE_NS, WAIT_NS_MAX = 1_500_000_000, 2_000_000_000
 
@@ -193,8 +196,8 @@ class Gate:
     Other cores may be at their level meanwhile: it looks there by turns, and stays where it found it.
 
     Args:
-        level_ns: what the reference kernel takes at the device's own level; 0 where that is not known: always open.
-        patience: how long to wait altogether, as a multiple of the time that was spent on blocks.
+        level_ns: what the reference kernel takes at the device's own level; 0 where it has to be looked for.
+        patience: how long to wait altogether, as a multiple of the time that was spent on blocks; 0 for never.
         cores: where to look; () to stay.
         pin: keeps this process on some cores.
     """
@@ -206,11 +209,11 @@ class Gate:
         cores: Sequence[int] = (),
         pin: Callable[[Sequence[int]], None] = lambda cores: None,
     ) -> None:
-        self._slowest_ns = level_ns * (1 + NEAR_LEVEL)
+        self._slowest_ns = level_ns * (1 + NEAR_LEVEL) if patience else float("inf")
         self._patience = patience
         self._cores = itertools.cycle(cores)
         self._pin = pin
-        self._left_ns = float(FIRST_PATIENCE_NS) if level_ns and patience else 0.0
+        self._left_ns = float(FIRST_PATIENCE_NS)
 
     def wait(self, reference: Reference, reading_ns: int) -> int:
         """The reference kernel's reading when the device is back at its level, or when patience has run out.
@@ -219,14 +222,28 @@ class Gate:
             reference: the reference kernel.
             reading_ns: its last reading.
         """
+        if not self._slowest_ns:
+            self._slowest_ns = self._level_ns(reference) * (1 + NEAR_LEVEL)
         start_ns = time.perf_counter_ns()
         end_ns = start_ns + min(self._left_ns, WAIT_NS_MAX)
         while reading_ns > self._slowest_ns and time.perf_counter_ns() < end_ns:
-            for core in itertools.islice(self._cores, 1):
-                self._pin([core])
-            reading_ns = reference.ns()
+            reading_ns = self._elsewhere_ns(reference)
         self._left_ns -= time.perf_counter_ns() - start_ns
         return reading_ns
+
+    def _level_ns(self, reference: Reference) -> float:
+        """What the reference kernel takes in undisturbed moments, as far as there are some now."""
+        end_ns = time.perf_counter_ns() + LEVEL_NS
+        readings = [self._elsewhere_ns(reference)]
+        while time.perf_counter_ns() < end_ns:
+            readings.append(self._elsewhere_ns(reference))
+        return sorted(readings)[int(LEVEL_SHARE * len(readings))]
+
+    def _elsewhere_ns(self, reference: Reference) -> int:
+        """A reading on the next core."""
+        for core in itertools.islice(self._cores, 1):
+            self._pin([core])
+        return reference.ns()
 
     def spent(self, block_ns: int) -> None:
         """A block has taken so long: patience grows with it."""

@@ -49,8 +49,8 @@ def test_a_call_without_a_status_is_a_success():
 class Slow:
     """A reference kernel that stands at readings of its own making."""
 
-    def __init__(self, *readings_ns):
-        self.readings_ns = iter(readings_ns)
+    def __init__(self, *readings_ns, again=()):
+        self.readings_ns = itertools.chain(readings_ns, itertools.cycle(again))
 
     def ns(self):
         return next(self.readings_ns)
@@ -64,7 +64,7 @@ def test_a_block_waits_until_the_device_is_at_its_level_again():
 
 
 def test_patience_ends_and_grows_with_what_was_timed():
-    gate, slow = Gate(level_ns=1000, patience=0.5), Slow(*itertools.repeat(1300, 10_000_000))
+    gate, slow = Gate(level_ns=1000, patience=0.5), Slow(again=[1300])
     began = time.perf_counter_ns()
     assert gate.wait(slow, 1300) == 1300
     assert time.perf_counter_ns() - began >= timing.FIRST_PATIENCE_NS
@@ -85,8 +85,15 @@ def test_it_looks_at_the_other_cores_meanwhile_and_stays_where_the_device_is_at_
     assert seen[-1] == 2
 
 
+def test_a_level_that_is_not_known_is_looked_for_first(monkeypatch):
+    monkeypatch.setattr(timing, "LEVEL_NS", 20_000_000)
+    seldom = Slow(again=[1300] * 9 + [1000])
+    gate = Gate(level_ns=0, patience=2.0)
+    assert gate.wait(seldom, 1300) == 1000
+
+
 @pytest.mark.parametrize("gate", [OPEN, Gate(1000, 0.0)])
-def test_without_a_level_or_patience_nothing_is_waited_for(gate):
+def test_without_patience_nothing_is_waited_for(gate):
     assert gate.wait(Slow(), 1300) == 1300
 
 
