@@ -135,9 +135,8 @@ def measure(
             before_repeat()
         start = time.monotonic()
         before = client.state()
-        patience = (
-            settings.patience if settings.load == NO_LOAD else 0.0
-        )  # under a load the clock is part of the answer
+        # Under a load the clock is part of the answer.
+        patience = settings.patience if settings.load == NO_LOAD else 0.0
         at_level = {"level_ms": device_reference_ms, "patience": patience, "spare_cores": spare_cores}
         results = _request(client, pending, settings, at_level, progress if not repeat else None)
         elapsed_s, after = time.monotonic() - start, client.state()

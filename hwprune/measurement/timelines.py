@@ -65,31 +65,37 @@ class Timer:
         self._measurer = measurer
         self._timeline = timeline
         self._client: AgentClient | None = None
-        self._handle = 0
+        self._handles: list[int] = []
 
     def load(self, client: AgentClient) -> None:
-        """Load the library over a connection; a former one ended with its processes.
+        """Load the library over a connection, on each spare core; what was loaded over a former one ended with it.
 
         Raises:
             LoadFailed: the device cannot load it.
         """
         measurer = self._measurer
-        library = load(
-            client,
-            self._timeline.artifact,
-            processes=1,
-            cores=measurer.device.pinned_cores,
-            self_test=None,
-            timeout_s=measurer.settings.timeout_s,
-        )
-        if library.error is not None:
-            raise LoadFailed(library.error)
-        self._client, self._handle = client, library.processes[0].handle
+        self._client, self._handles = client, []
+        alone: list[tuple[int, ...]] = [(core,) for core in measurer.device.spare_cores]
+        for cores in alone or [measurer.device.pinned_cores]:
+            library = load(
+                client,
+                self._timeline.artifact,
+                processes=1,
+                cores=cores,
+                self_test=None,
+                timeout_s=measurer.settings.timeout_s,
+            )
+            if library.error is not None:
+                self.unload(client)
+                raise LoadFailed(library.error)
+            self._handles.append(library.processes[0].handle)
 
     def unload(self, client: AgentClient) -> None:
-        """End the library's process, if it is on this connection."""
+        """End the library's processes, if they are on this connection."""
         if client is self._client:
-            client.unload(self._handle)
+            for handle in self._handles:
+                client.unload(handle)
+            self._handles = []
 
     def times(self, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
         """Times of the calls of each network, in their order; None where a network could not be timed with trust.
@@ -150,7 +156,7 @@ class Timer:
                 if job.error is not None:
                     continue
                 try:
-                    times_ms, before_ms, after_ms = self._block(client, job)
+                    times_ms, before_ms, after_ms = self._block(client, job, known_ms)
                 except RunFailed as failure:
                     self._give_up(client, job, failure)
                     continue
@@ -169,9 +175,12 @@ class Timer:
         self.unload(client)
         self.load(client)
 
-    def _block(self, client: AgentClient, job: _Runs) -> tuple[FloatArray, float, float]:
-        output = client.run(self._handle, self._timeline.request(job.numbers, job.runs))
-        return self._timeline.times_ms(output, job.runs)
+    def _block(self, client: AgentClient, job: _Runs, known_ms: float | None = None) -> tuple[FloatArray, float, float]:
+        output = client.run(self._handles[0], self._timeline.request(job.numbers, job.runs))
+        times_ms, before_ms, after_ms = self._timeline.times_ms(output, job.runs)
+        if known_ms is not None and after_ms > known_ms * (1 + LIMITS["B"]):
+            self._handles.append(self._handles.pop(0))  # this core is slowed: the next block on another one
+        return times_ms, before_ms, after_ms
 
 
 @contextlib.contextmanager
