@@ -16,6 +16,8 @@ from device_agents import protocol
 from device_agents.agent.pipes import Inbox
 from device_agents.transport import LoopbackTransport
 
+pytestmark = pytest.mark.boards  # what comes over the wire from elsewhere
+
 MESSAGES = 6000
 
 REQUESTS = [

@@ -17,12 +17,15 @@ from device_agents import protocol
 from device_agents.client import AgentClient, SelfTest, TimingRequest
 from device_agents.errors import AgentError, AgentLost, AgentTimeout
 
+pytestmark = pytest.mark.boards  # what comes over the wire from elsewhere
+
 MESSAGES = 4000
 
 #: Answers what its argument holds: for each request a list of texts in base64, with @ID@ where the id belongs; then it
 #: ends, or falls silent.
 HOSTILE = """
 import base64, json, os, sys, time
+
 plan, stays = json.loads(sys.argv[1])
 out = sys.stdout.buffer
 try:
