@@ -43,6 +43,9 @@ NEAR_LEVEL = 0.03
 #: Where the level is not known, it is what this share of the readings is faster than, of all that fit in so much time.
 LEVEL_SHARE, LEVEL_NS = 0.05, 500_000_000
 
+#: Where the reference kernel takes longer (an emulated processor), a reading is no moment, and moments cannot be chosen.
+GATED_NS_MAX = 2_000_000
+
 #: Waiting for that level: granted before anything was timed, and the longest that is waited at a time.
 FIRST_PATIENCE_NS, WAIT_NS_MAX = 1_500_000_000, 2_000_000_000
 
@@ -216,12 +219,14 @@ class Gate:
         self._left_ns = float(FIRST_PATIENCE_NS)
 
     def wait(self, reference: Reference, reading_ns: int) -> int:
-        """The reference kernel's reading when the device is back at its level, or when patience has run out.
+        """The reference kernel's reading when the device is back at its level, or when it is no use to wait.
 
         Args:
             reference: the reference kernel.
             reading_ns: its last reading.
         """
+        if reading_ns > GATED_NS_MAX:
+            return reading_ns
         if not self._slowest_ns:
             self._slowest_ns = self._level_ns(reference) * (1 + NEAR_LEVEL)
         start_ns = time.perf_counter_ns()

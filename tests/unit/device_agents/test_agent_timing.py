@@ -92,6 +92,11 @@ def test_a_level_that_is_not_known_is_looked_for_first(monkeypatch):
     assert gate.wait(seldom, 1300) == 1000
 
 
+def test_a_device_that_is_slow_to_read_is_not_waited_for():
+    slow_ns = timing.GATED_NS_MAX + 1
+    assert Gate(level_ns=slow_ns / 2, patience=2.0).wait(Slow(), slow_ns) == slow_ns
+
+
 @pytest.mark.parametrize("gate", [OPEN, Gate(1000, 0.0)])
 def test_without_patience_nothing_is_waited_for(gate):
     assert gate.wait(Slow(), 1300) == 1300
