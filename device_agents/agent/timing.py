@@ -43,7 +43,7 @@ NEAR_LEVEL = 0.03
 #: Where the level is not known, it is what this share of the readings is faster than, of all that fit in so much time.
 LEVEL_SHARE, LEVEL_NS = 0.05, 500_000_000
 
-#: Where the reference kernel takes longer (an emulated processor), a reading is no moment, and moments cannot be chosen.
+#: Where the reference kernel takes longer (an emulated processor), a reading is no moment: none can be chosen.
 GATED_NS_MAX = 2_000_000
 
 #: Waiting for that level: granted before anything was timed, and the longest that is waited at a time.
