@@ -1,7 +1,7 @@
 # An active virtual environment is used as it is; without one, .venv is made and filled.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench test-devices test-gpu clean compiler
+.PHONY: help demo test test-long check bench test-devices test-gpu clean compiler
 
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
 
@@ -27,9 +27,12 @@ $(BIN)/python -m pytest $(1) || { echo "== what failed, once more"; $(BIN)/pytho
 endef
 
 # What measures comes last and alone: two tests at a time would disturb each other's numbers.
-test: compiler $(DEV)  ## Run the tests
-	$(call pytest,-n 2 --dist loadfile -m "not measures and not boards")
-	$(call pytest,-m "measures and not boards")
+test: compiler $(DEV)  ## Run the tests, but for those of the next two targets
+	$(call pytest,-n 2 --dist loadfile -m "not measures and not boards and not long")
+	$(call pytest,-m "measures and not boards and not long")
+
+test-long: compiler $(DEV)  ## Run the tests that search and profile for minutes
+	$(call pytest,-m "long and not boards")
 
 check: $(DEV)  ## Lint, format, types, package walls
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -29,6 +30,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import Graph, trace
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
+from hwprune.executors import open_team
 from hwprune.pruning.groups import Groups, build_groups
 from hwprune.pruning.plan import PruningPlan
 from hwprune.pruning.structured import Slicer
@@ -108,9 +111,11 @@ class Trial:
 
     Args:
         subject: the network.
+        processes: compile kernels.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, processes: Executor) -> None:
+        self.processes = processes
         torch.manual_seed(0)
         self.dense = subject.build().eval()
         self.x = torch.rand(1, 3, subject.pixels, subject.pixels)
@@ -184,7 +189,7 @@ def compare(trial: Trial, modules: Sequence[nn.Module], threads: int, folder: Pa
         target = CpuTarget.from_dict({}, threads)
     except CompileError as error:
         return Speeds([], [], str(error))
-    compiler = Compiler(target, folder, cores())
+    compiler = Compiler(target, folder, trial.processes)
     speeds = Speeds([], [])
     for number, module in enumerate(modules):
         path = folder / f"{number}.onnx"
@@ -210,7 +215,7 @@ def compile_seconds(trial: Trial, plans: Sequence[PruningPlan]) -> tuple[float, 
     warm: list[float] = []
     for plan in plans:
         with tempfile.TemporaryDirectory() as folder:
-            compiler = Compiler(trial.graph.target, Path(folder), cores())
+            compiler = Compiler(trial.graph.target, Path(folder), trial.processes)
             for seconds in (cold, warm):
                 started = time.perf_counter()
                 compiler.network(trial.graph, trial.slicer.cut(plan))
@@ -220,7 +225,7 @@ def compile_seconds(trial: Trial, plans: Sequence[PruningPlan]) -> tuple[float, 
 
 def fallbacks(trial: Trial, folder: Path, spend_s: float) -> dict[str, Any]:
     """Operators of the dense network without a kernel of ours, and the share of the time that they take."""
-    compiler = Compiler(trial.graph.target, folder, cores())
+    compiler = Compiler(trial.graph.target, folder, trial.processes)
     whole = OurSide(artifact := compiler.network(trial.graph, trial.dense), trial.x.numpy())
     found = {name: artifact.description[name] for name in ("fallback_calls", "fallback_ops")}
     if not found["fallback_calls"]:
@@ -239,9 +244,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def measure(subject: Subject, quick: bool) -> dict[str, Any]:
+def measure(subject: Subject, processes: Executor, quick: bool) -> dict[str, Any]:
     """All figures of one network."""
-    trial = Trial(subject)
+    trial = Trial(subject, processes)
     plans = trial.random_plans(CANDIDATES_QUICK if quick else CANDIDATES)
     cold_s, warm_s = compile_seconds(trial, plans)
     modules = [trial.dense, *map(trial.slicer.cut, plans)]
@@ -309,14 +314,16 @@ def main() -> None:
     print_conditions()
     default = [subject.name for subject in SUBJECTS if subject.is_quick or not options.quick]
     results = {}
-    for subject in SUBJECTS:
-        if subject.name not in (options.network or default):
-            continue
-        results[subject.name] = measure(subject, options.quick)
-        report(subject, results[subject.name])
-        if options.out is not None:
-            with options.out.open("a") as file:
-                file.write(json.dumps({"network": subject.name, **results[subject.name]}) + "\n")
+    with open_team(cores()) as processes:
+        list(processes.map(importlib.import_module, ["hwprune.compilation.objects"] * cores()))  # TVM is imported
+        for subject in SUBJECTS:
+            if subject.name not in (options.network or default):
+                continue
+            results[subject.name] = measure(subject, processes, options.quick)
+            report(subject, results[subject.name])
+            if options.out is not None:
+                with options.out.open("a") as file:
+                    file.write(json.dumps({"network": subject.name, **results[subject.name]}) + "\n")
     print_result({"benchmark": "networks", "quick": options.quick, "networks": results})
 
 

@@ -12,7 +12,11 @@ import torch
 
 import hwprune as library
 
-pytestmark = [pytest.mark.measures, pytest.mark.timeout(900)]  # on a busy machine every measurement waits its turn
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.measures,
+    pytest.mark.timeout(900),
+]  # on a busy machine every measurement waits its turn
 
 PROBLEM = """\
 network: user_code:{network}

@@ -11,7 +11,7 @@ from torch import nn
 
 import hwprune as library
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine every measurement waits for its turn
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # on a busy machine every measurement waits for its turn
 
 BUDGET = 12
 

@@ -16,7 +16,7 @@ from hwprune.experiments.workbench import Workbench
 from hwprune.records import Conditions, Measurement, network_key
 from latency_models.sampling import plan_profile, ranges_of
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine every measurement waits for its turn
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # on a busy machine every measurement waits for its turn
 
 BUDGET = 24
 

@@ -24,7 +24,7 @@ from hwprune.experiments.session import open_session
 from hwprune.experiments.unfinished import UnfinishedProfile
 from latency_models.features import mixes_channels
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.long, pytest.mark.measures]
 
 
 @pytest.fixture(scope="module")
