@@ -244,6 +244,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def import_tvm(_: int) -> None:
+    """What a process does before its first kernel; no part of the time of compiling."""
+    importlib.import_module("hwprune.compilation.objects")
+
+
 def measure(subject: Subject, processes: Executor, quick: bool) -> dict[str, Any]:
     """All figures of one network."""
     trial = Trial(subject, processes)
@@ -315,7 +320,7 @@ def main() -> None:
     default = [subject.name for subject in SUBJECTS if subject.is_quick or not options.quick]
     results = {}
     with open_team(cores()) as processes:
-        list(processes.map(importlib.import_module, ["hwprune.compilation.objects"] * cores()))  # TVM is imported
+        list(processes.map(import_tvm, range(cores())))
         for subject in SUBJECTS:
             if subject.name not in (options.network or default):
                 continue
