@@ -191,11 +191,14 @@ def test_a_child_that_the_memory_limit_ends_is_told_and_the_agent_survives_it(tm
 
 def test_a_child_that_somebody_kills_is_told(client, load, tmp_path):
     handle = load()
-    (child,) = set(processes(tmp_path)) - {agent_of(tmp_path)}
-    killer = threading.Timer(0.3, os.kill, [child, signal.SIGKILL])
-    killer.start()
-    (result,) = client.measure([TimingRequest(handle)], blocks=10000, max_s=20.0)
-    killer.join()
+    for _ in range(3):
+        (child,) = set(processes(tmp_path)) - {agent_of(tmp_path)}
+        killer = threading.Timer(0.3, os.kill, [child, signal.SIGKILL])
+        killer.start()
+        (result,) = client.measure([TimingRequest(handle)], blocks=10000, max_s=5.0)
+        killer.join()
+        if result.error is not None:  # else it was killed just between two blocks, and another one went on
+            break
     assert "SIGKILL" in result.error
     assert result.blocks
     assert works(client, load)
