@@ -62,9 +62,10 @@ TOLERANCE = 1e-4
 CANDIDATES, CANDIDATES_QUICK = 3, 1
 KEPT = (0.25, 1.0)
 
-#: Seconds of rounds for a network, and the rest before each round where threads are left spinning by the one before.
-SPEND_S, SPEND_QUICK_S = 2.0, 0.5
-REST_S = 0.02
+#: Seconds of rounds for a network, and the rest before each round where the side before leaves threads spinning: ONNX
+#: Runtime's go on for some 60 ms after their last run, and whoever comes next would share a core with them.
+SPEND_S, SPEND_QUICK_S = 3.0, 0.8
+REST_S = 0.1
 
 
 @dataclass(frozen=True)
