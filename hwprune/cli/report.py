@@ -12,7 +12,7 @@ from hwprune.cli.output import emit_json, emit_table
 from hwprune.units import format_bytes, format_count, format_ms
 
 if TYPE_CHECKING:
-    from hwprune.records import Front, FrontRow
+    from hwprune.fronts import Front, FrontRow
 
 
 @click.command()

@@ -19,7 +19,7 @@ from hwprune.experiments.progress import Console, Steps
 from hwprune.experiments.provenance import RunFolder, write_bytes
 from hwprune.experiments.tuning import Tuned
 from hwprune.experiments.workbench import Workbench
-from hwprune.records import Front, FrontRow
+from hwprune.fronts import Front, FrontRow
 
 
 def finetune(run_folder: Path, points: Sequence[str], console: Console, crew: Crew = ALONE) -> Front:

@@ -17,8 +17,9 @@ from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
+from hwprune.fronts import Front, FrontRow
 from hwprune.pruning.plan import PruningPlan
-from hwprune.records import Evaluation, Front, FrontRow, Measurement
+from hwprune.records import Evaluation, Measurement
 from hwprune.scenario import Scenario
 from hwprune.search.archive import Archive
 from latency_models.network_model import LatencyModel

@@ -21,8 +21,9 @@ from hwprune.experiments.progress import Console
 from hwprune.experiments.provenance import RunFolder
 from hwprune.experiments.session import open_session
 from hwprune.experiments.workbench import Workbench
+from hwprune.fronts import FrontRow
 from hwprune.measurement.measure import FINAL_PROCESSES
-from hwprune.records import PROTOCOL_VERSION, Conditions, FrontRow, Measurement, same_clock
+from hwprune.records import PROTOCOL_VERSION, Conditions, Measurement, same_clock
 from hwprune.scenario import Scenario
 from latency_models.network_model import LatencyModel
 

@@ -32,8 +32,9 @@ from hwprune.experiments.provenance import RunFolder, environment, run_condition
 from hwprune.experiments.search_view import SearchView, summary
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
+from hwprune.fronts import Front
 from hwprune.pruning.plan import PruningPlan
-from hwprune.records import Front, Measurement
+from hwprune.records import Measurement
 from hwprune.scenario import BURST, Scenario
 from hwprune.search import methods
 from hwprune.search.evaluation import UNLIMITED, SearchContext

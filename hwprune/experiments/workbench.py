@@ -27,6 +27,7 @@ from hwprune.config import Problem
 from hwprune.datasets.data import Data
 from hwprune.errors import WeightsError
 from hwprune.executors import Parcel
+from hwprune.fronts import FrontRow
 from hwprune.measurement.memory import MemoryArithmetic
 from hwprune.measurement.shapes import ShapeArithmetic
 from hwprune.objectives.macs import layer_macs
@@ -34,7 +35,7 @@ from hwprune.pruning import importance
 from hwprune.pruning.groups import build_groups
 from hwprune.pruning.plan import Groups, PruningPlan
 from hwprune.pruning.structured import Slicer
-from hwprune.records import FrontRow, Measurement
+from hwprune.records import Measurement
 from hwprune.tasks.base import SplitName, Task
 from hwprune.tasks.precision import fast_dtype
 from latency_models.shapes import NetworkShapes

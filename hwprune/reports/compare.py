@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from hwprune.config import Problem, RunConfig
 from hwprune.errors import ConfigError, RunError
-from hwprune.records import Conditions, Front, FrontRow, same_clock
+from hwprune.fronts import Front, FrontRow
+from hwprune.records import Conditions, same_clock
 from hwprune.reports.front import load_front, read_csv, write_csv
 from hwprune.reports.verdict import loss
 

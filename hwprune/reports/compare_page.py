@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hwprune.records import FrontRow
+from hwprune.fronts import FrontRow
 from hwprune.reports import picture
 from hwprune.reports.compare import ComparedRun, Comparison
 from hwprune.units import format_bytes, format_ms

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwprune.errors import RunError
-from hwprune.records import Evaluation, Front, FrontRow
+from hwprune.fronts import Front, FrontRow
+from hwprune.records import Evaluation
 
 #: Columns in their order; what was added stands behind, so that a reader of earlier files finds the same ones.
 #: ``val_metric`` and ``test_metric`` are named after the task's metric (``val_top1``).

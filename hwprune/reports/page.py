@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hwprune.records import Front, FrontRow
+from hwprune.fronts import Front, FrontRow
 from hwprune.reports import picture
 from hwprune.reports.front import load_evaluations, load_front, write_csv
 from hwprune.reports.verdict import hypervolume_curve, is_faster, loss, prediction_error, verdict

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hwprune.records import Front, FrontRow
+from hwprune.fronts import Front, FrontRow
 from hwprune.reports.verdict import metric_of
 
 FloatArray = npt.NDArray[np.float64]

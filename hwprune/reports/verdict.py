@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hwprune.records import Evaluation, Front, FrontRow
+from hwprune.fronts import Front, FrontRow
+from hwprune.records import Evaluation
 from hwprune.units import format_ms
 
 FloatArray = npt.NDArray[np.float64]

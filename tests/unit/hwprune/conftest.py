@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hwprune.config import Problem, RunConfig
-from hwprune.records import Conditions, Front, FrontRow
+from hwprune.fronts import Front, FrontRow
+from hwprune.records import Conditions
 
 #: Maker of a run's folder.
 MakeRun = Callable[..., Path]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hwprune.records import Front, FrontRow, Trust
+from hwprune.fronts import Front, FrontRow
+from hwprune.records import Trust
 
 
 def row(id: str, latency_ms: float, trust: Trust = "A") -> FrontRow:

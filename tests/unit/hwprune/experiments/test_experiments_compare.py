@@ -20,7 +20,8 @@ from hwprune.experiments.points import PointFiles
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.provenance import RunFolder
 from hwprune.experiments.workbench import Workbench
-from hwprune.records import Conditions, Front, Measurement
+from hwprune.fronts import Front
+from hwprune.records import Conditions, Measurement
 
 MakeRun = Callable[..., Path]
 DESCRIPTION = {"cpu_model": "a processor", "kernel": "6.1", "cores": [0]}

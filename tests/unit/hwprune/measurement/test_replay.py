@@ -12,9 +12,10 @@ import pytest
 from device_agents.registry import Device
 from device_agents.replay import Recording
 from hwprune.errors import ConfigError
+from hwprune.fronts import FrontRow
 from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.replay import Replay, kernel_table
-from hwprune.records import PROTOCOL_VERSION, Artifact, Conditions, FrontRow, Measurement, network_key
+from hwprune.records import PROTOCOL_VERSION, Artifact, Conditions, Measurement, network_key
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
 

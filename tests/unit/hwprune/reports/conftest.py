@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hwprune.records import Evaluation, Front, FrontRow
+from hwprune.fronts import Front, FrontRow
+from hwprune.records import Evaluation
 
 
 def make_row(id: str, latency_ms: float, test: float | None, **changes: object) -> FrontRow:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hwprune.errors import ConfigError, RunError
-from hwprune.records import FrontRow
+from hwprune.fronts import FrontRow
 from hwprune.reports.compare import compare
 
 MakeRun = Callable[..., Path]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwprune.errors import RunError
-from hwprune.records import Front
+from hwprune.fronts import Front
 from hwprune.reports.front import header, load_evaluations, load_front, read_csv, write_csv
 
 #: What readers of front.csv were promised, in this order.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-from hwprune.records import Front
+from hwprune.fronts import Front
 from hwprune.reports import picture
 from hwprune.reports.page import render
 from latency_models.kernel_table import KernelTable

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwprune.records import Evaluation, Front
+from hwprune.fronts import Front
+from hwprune.records import Evaluation
 from hwprune.reports.verdict import hypervolume_curve, is_faster, loss, prediction_error, verdict
 
 
