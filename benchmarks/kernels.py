@@ -1,6 +1,6 @@
 """Layers at every width that pruning can produce: our kernels, ONNX Runtime, and TVM without a schedule.
 
-    python benchmarks/kernels.py [--quick] [--family NAME]... [--widths 1,2,3] [--out FILE.jsonl]
+    python benchmarks/kernels.py [--quick] [--family NAME]... [--widths 1,2,3] [--resume]
 
 One thread, float32. Both sides run chains of 16 equal layers on the same input and weights (``comparison/chains.py``):
 ours is a network's library as the compiler makes it; ONNX Runtime has all its optimizations, and its input and output
@@ -10,6 +10,8 @@ each. Given are microseconds of one layer.
 The worst step of a family and its worst ratio are the largest of many noisy numbers. So the shapes that make them are
 built and timed again, all suspects of a family in turns with each other, until the worst have been timed often enough;
 every shape keeps its fastest round on either side.
+
+What was timed stands in ``benchmarks/results/kernels.json`` at once; ``--resume`` goes on with it.
 """
 
 from __future__ import annotations
@@ -17,12 +19,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from comparison.families import FAMILIES, SHAPE_MIN, STEP_MAX, UNTUNED_MIN, Fami
 from comparison.sides import OnnxRuntimeSide, OurSide, difference
 from comparison.turns import geometric_mean, in_turns
 from comparison.untuned import untuned_layer
-from conditions import print_conditions, print_result
+from conditions import print_conditions
+from measuring.kept import Kept
 
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import Graph, trace
@@ -68,6 +70,10 @@ class Row:
     def ratio(self) -> float:
         """ONNX Runtime's time over ours."""
         return self.ort_us / self.ours_us
+
+    def figures(self) -> dict[str, float]:
+        """What is kept of it."""
+        return {"ours_us": self.ours_us, "ort_us": self.ort_us, "times": self.times}
 
 
 class Workshop:
@@ -154,22 +160,28 @@ def suspects(rows: Sequence[Row], has_steps: bool) -> list[Row]:
     return list({id(row): row for row in (*by_ratio[:2], *by_step[:6])}.values())
 
 
-def run(family: Family, options: argparse.Namespace, workshop: Workshop, log: Log) -> dict[str, Any]:
+def run(family: Family, options: argparse.Namespace, workshop: Workshop, kept: Kept) -> dict[str, Any]:
     """Measure a family; its figures."""
     started = time.perf_counter()
-    rows = [Row(case) for case in family.cases(options.quick, options.widths)]
+    known = kept.parts.setdefault(family.name, {})
+    rows = [Row(case, **known.get(case.name, {})) for case in family.cases(options.quick, options.widths)]
+
+    def time_again(some: Sequence[Row], spend_s: float) -> None:
+        workshop.time(some, spend_s)
+        known.update({row.case.name: row.figures() for row in some})
+        kept.write()
+
     for row in rows:
-        workshop.time([row], SPEND_S)
-        log.add(family, row)
+        if not row.times:
+            time_again([row], SPEND_S)
     has_steps = family.of_width is not None
     for _ in range(TIMES_AGAIN_QUICK if options.quick else TIMES_AGAIN):
         again = suspects(rows, has_steps)
         if not again:
             break
-        workshop.time(again, SPEND_AGAIN_S)
-        for row in again:
-            log.add(family, row)
-    untuned = [workshop.over_untuned(case) for case in family.untuned_cases(options.quick, options.widths)]
+        time_again(again, SPEND_AGAIN_S)
+    cases = family.untuned_cases(options.quick, options.widths)
+    untuned = kept.part(f"{family.name} untuned", lambda: [workshop.over_untuned(case) for case in cases])
     ratios = [row.ratio for row in rows]
     worst_steps = steps(rows) if has_steps else []
     figures = {
@@ -212,21 +224,6 @@ def report(
     print(end="", flush=True)
 
 
-class Log:
-    """Appends every measured shape to a file, so that a run that is broken off leaves what it has found."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def add(self, family: Family, row: Row) -> None:
-        """One line of JSON."""
-        if self.path is None:
-            return
-        line = {"family": family.name, **asdict(row), "ratio": row.ratio}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
 def main() -> None:
     """Measure, print tables and the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -234,15 +231,16 @@ def main() -> None:
     names = [family.name for family in FAMILIES]
     parser.add_argument("--family", action="append", choices=names, metavar="NAME", help=f"one of: {', '.join(names)}")
     parser.add_argument("--widths", type=_widths, default=(), help="comma-separated, instead of each family's own")
-    parser.add_argument("--out", type=Path, help="file that every shape is appended to as JSON, as it is measured")
+    parser.add_argument("--resume", action="store_true", help="go on with benchmarks/results/kernels.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print_conditions()
     chosen = [family for family in FAMILIES if family.name in (options.family or names)]
+    kept = Kept("kernels", is_resumed=options.resume, is_quick=options.quick or bool(options.widths))
     with tempfile.TemporaryDirectory() as folder:
-        workshop, log = Workshop(Path(folder)), Log(options.out)
-        figures = {family.name: run(family, options, workshop, log) for family in chosen}
-    print_result({"benchmark": "kernels", "quick": options.quick, "families": figures})
+        workshop = Workshop(Path(folder))
+        figures = {family.name: run(family, options, workshop, kept) for family in chosen}
+    kept.finish({"quick": options.quick, "families": figures})
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Whole networks, dense and pruned at random: our libraries and ONNX Runtime; compile seconds and planned memory.
 
-    python benchmarks/networks.py [--quick] [--network NAME]... [--out FILE.jsonl]
+    python benchmarks/networks.py [--quick] [--network NAME]... [--resume]
 
 Both sides compute the same torch module (checked), batch 1, float32, and are timed in turns at 1 thread and at 2; what
 counts is the fastest round of each. ``vs_ort`` is ONNX Runtime's time over ours, the geometric mean over the dense
@@ -13,15 +13,17 @@ and TVM imported: cold with an empty folder of kernels, warm with the same plan 
 
 The fallback share is, as in the measurement protocol, the part of a library's time beyond what its kernels with a
 schedule of ours take one by one; they are called through a pack of kernels, in turns with the whole.
+
+Each network's figures stand in ``benchmarks/results/networks.json`` at once, and ``--resume`` goes on with them.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import io
-import json
 import logging
 import os
 import statistics
@@ -41,7 +43,8 @@ from comparison.planned import tvm_planned_bytes
 from comparison.sides import OnnxRuntimeSide, OurSide, difference
 from comparison.toys import DeepLabLike, FPNLike
 from comparison.turns import geometric_mean, in_turns
-from conditions import print_conditions, print_result
+from conditions import print_conditions
+from measuring.kept import Kept
 from torch import Tensor, nn
 
 from device_agents.agent.engine_library import Library
@@ -314,23 +317,22 @@ def main() -> None:
     names = [subject.name for subject in SUBJECTS]
     parser.add_argument("--quick", action="store_true", help="two small networks, one pruned network of each")
     parser.add_argument("--network", action="append", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--out", type=Path, help="file that every network is appended to as JSON, as it is measured")
+    parser.add_argument("--resume", action="store_true", help="go on with benchmarks/results/networks.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print_conditions()
     default = [subject.name for subject in SUBJECTS if subject.is_quick or not options.quick]
-    results = {}
+    kept, results = Kept("networks", is_resumed=options.resume, is_quick=options.quick), {}
     with open_team(cores()) as processes:
         list(processes.map(import_tvm, range(cores())))
         for subject in SUBJECTS:
             if subject.name not in (options.network or default):
                 continue
-            results[subject.name] = measure(subject, processes, options.quick)
+            results[subject.name] = kept.part(
+                subject.name, functools.partial(measure, subject, processes, options.quick)
+            )
             report(subject, results[subject.name])
-            if options.out is not None:
-                with options.out.open("a") as file:
-                    file.write(json.dumps({"network": subject.name, **results[subject.name]}) + "\n")
-    print_result({"benchmark": "networks", "quick": options.quick, "networks": results})
+    kept.finish({"quick": options.quick, "networks": results})
 
 
 if __name__ == "__main__":

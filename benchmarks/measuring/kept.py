@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from conditions import conditions, print_result
+from conditions import commit, conditions, print_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -62,11 +60,3 @@ class Kept:
         told = {"benchmark": self.name, **result}
         self.write(told)
         print_result(told)
-
-
-def commit() -> str:
-    """The checkout's commit; "" outside of one."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        words = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(words, capture_output=True, text=True, check=True, cwd=RESULTS.parent).stdout.strip()
-    return ""
