@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,11 @@ UNROLLED_TAPS = 25
 
 #: Share of the nearest cache for the weights of a chunk; the image and the results pass through the rest.
 WEIGHTS_SHARE = 0.6
+
+#: Share of the nearest cache for the padded rows that a strip of the result is made of, and the fewest rows of a strip:
+#: those at its edges are padded again for the next one. Costs and saves no time (within 2 %), but a copy of the whole
+#: image was a third of ResNet-56's arena.
+STRIP_SHARE, STRIP_MIN = 0.5, 4
 
 #: Two ways to share a layer cost about the same up to here; then it matters what each thread reads.
 SIMILAR_COST = 0.03
@@ -192,7 +197,8 @@ class Conv(Kernel):
         add: whether a residual is added.
         activation: applied last.
         plain: whether the input is NCHW (a network's input with its few channels) instead of blocked.
-        by_rows: whether a call computes some rows only, so that threads can share an image.
+        strip: rows that are computed together at most, in a call that computes some rows only; 0 if a call computes
+            all, at once.
     """
 
     firsts: tuple[int, ...]
@@ -202,7 +208,7 @@ class Conv(Kernel):
     add: bool
     activation: str
     plain: bool
-    by_rows: bool = False
+    strip: int = 0
 
     @functools.cached_property
     def symbol(self) -> str:
@@ -238,31 +244,26 @@ class Conv(Kernel):
         image = f"x + {'c' if self.plain else f'c / {lanes}'} * {window.size[0] * window.size[1] * pixel}"
         lane = "" if self.plain else f" + c % {lanes}"
         source, pad, rows = image + lane, "", ""
-        if self.by_rows:
+        if self.strip:
             rows, source = ", int32_t top, int32_t rows", f"{source} + top * {row}"
         if window.is_padded:
             planes = "count" if self.plain else f"(count + {lanes - 1}) / {lanes}"
             sizes = f"{window.size[0]}, {window.size[1] * pixel}, {window.padding[0]}, {window.padding[1] * pixel}"
-            if self.by_rows:
-                lines = f"{window.stride[0]} * rows + {window.span(1)[0] - window.stride[0]}"
+            if self.strip:
+                lines = f"{window.stride[0]} * strip + {window.span(1)[0] - window.stride[0]}"
                 block = f"({lines}) * {row}"
                 sizes = f"{window.size[0]}, {window.size[1] * pixel}, {window.padding[1] * pixel}, top, {lines}"
             # Chunks that are part of a block find the block padded by the first of them.
             once = "" if self.plain or self.chunk % lanes == 0 else f"if (c % {lanes} == 0) "
-            function = "pad_rows" if self.by_rows else "pad_planes"
+            function = "pad_rows" if self.strip else "pad_planes"
             source, pad = f"pad{lane}", f"\n        {once}{function}({image}, pad, {planes}, {sizes});"
         first, last = "1" if self.add else "(c > 0)", BIAS | (ACTIVATE if self.activation else 0)
         out_row, out_block = window.out[1] * lanes, window.out[0] * window.out[1] * lanes
         residual = "const float *r, " if self.add else ""
         scratch = ", float *pad" if window.is_padded else ""
         cases = "\n".join(self._case(group, row, block, out_row, out_block) for group in sorted(set(self.firsts)))
-        return f"""\
-{"".join(tile_declaration(part.symbol) for part in self.parts)}\
-HIDDEN void {self.symbol}(int32_t in_channels, int32_t out_blocks{rows}, const float *x, {residual}const float *w, \
-const float *b, float *out{scratch})
-{{
-    static const int8_t firsts[] = {{{", ".join(map(str, self.firsts))}}};
-    for (int32_t c = 0, count; c < in_channels{" && out_blocks" * self.by_rows}; c += count) {{
+        body = f"""\
+    for (int32_t c = 0, count; c < in_channels; c += count) {{
         count = in_channels - c < {self.chunk} ? in_channels - c : {self.chunk};{pad}
         const float *source = {source};
         const float *added = {"c > 0 ? out : r" if self.add else "out"};
@@ -276,7 +277,22 @@ const float *b, float *out{scratch})
 {cases}
             }}
         }}
-    }}
+    }}"""
+        if self.strip:
+            following = f"rows -= strip, top += {window.stride[0]} * strip, out += {out_row} * strip"
+            following += f", r += {out_row} * strip" * self.add
+            body = f"""\
+    for (int32_t strip; rows; {following}) {{
+    strip = rows < {self.strip} ? rows : {self.strip};
+{body}
+    }}"""
+        return f"""\
+{"".join(tile_declaration(part.symbol) for part in self.parts)}\
+HIDDEN void {self.symbol}(int32_t in_channels, int32_t out_blocks{rows}, const float *x, {residual}const float *w, \
+const float *b, float *out{scratch})
+{{
+    static const int8_t firsts[] = {{{", ".join(map(str, self.firsts))}}};
+{body}
 }}"""
 
     def _case(self, group: int, row: int, block: str, out_row: int, out_block: int) -> str:
@@ -290,8 +306,8 @@ const float *b, float *out{scratch})
                 offset = top * step_y * row + left * step_x * pixel
                 out_offset = f"place + {top * out_row + left * self.lanes}"
                 lines = window_lines(self.window, group, self.lanes)
-                if self.by_rows:
-                    number, ahead = "rows", f"(count * {lines} + rows * {beside} - 1) / (rows * {beside})"
+                if self.strip:
+                    number, ahead = "strip", f"(count * {lines} + strip * {beside} - 1) / (strip * {beside})"
                 else:
                     tiles, number = below * beside, str(below)
                     ahead = f"(count * {lines} + {tiles - 1}) / {tiles}"
@@ -328,6 +344,21 @@ def pick_chunk(window: Window, unit: VectorUnit) -> int:
     return max(4, 1 << max(0, fitting.bit_length() - 1))
 
 
+def pick_strip(window: Window, channels: int, unit: VectorUnit) -> int:
+    """Rows of the result that are computed together, so that what they are made of fits the nearest cache.
+
+    Args:
+        window: how the window moves.
+        channels: of the image, whose padded rows are used together.
+        unit: knows the cache.
+    """
+    height = window.out[0]
+    row_bytes = window.padded[1] * channels * 4
+    lines = int(unit.l1_bytes * STRIP_SHARE / row_bytes)
+    fitting = (lines - window.span(1)[0]) // window.stride[0] + 1
+    return -(-height // -(-height // max(fitting, STRIP_MIN)))
+
+
 def kernel_of(shape: LayerShape, target: CpuTarget) -> Conv:
     """Kernel of a convolution: groups up to the layer's blocks, tiles and chunk from the image and the target alone."""
     lanes, window, plain = target.lanes, Window.of(shape), shape.layout != target.layout
@@ -341,9 +372,13 @@ def kernel_of(shape: LayerShape, target: CpuTarget) -> Conv:
         firsts = firsts[:blocks]
     tilings = tuple(cheapest_tiling(group, height, width, sums)[1] for group in range(1, max(firsts) + 1))
     add, activation = split_epilogue(shape.epilogue)
+    chunk = pick_chunk(window, target.unit)
     # Tiles of several rows do not fit any number of rows.
-    by_rows = threads > 1 and all(tiling.rows == ((1, height),) for tiling in tilings)
-    return Conv(lanes, firsts, tilings, pick_chunk(window, target.unit), window, add, activation, plain, by_rows)
+    one_row = all(tiling.rows == ((1, height),) for tiling in tilings)
+    strip = pick_strip(window, chunk if plain else max(chunk, lanes), target.unit) if one_row else 0
+    if threads == 1 and strip == height:
+        strip = 0
+    return Conv(lanes, firsts, tilings, chunk, window, add, activation, plain, strip)
 
 
 def specify(shape: LayerShape, target: CpuTarget) -> Usage:
@@ -354,13 +389,14 @@ def specify(shape: LayerShape, target: CpuTarget) -> Usage:
     channels = shape.in_channels if kernel.plain else in_blocks * lanes
     padded = min(channels, kernel.chunk if kernel.plain else max(kernel.chunk, lanes))
     out = out_blocks * lanes * window.out[0] * window.out[1]
+    lines = window.span(kernel.strip)[0] if kernel.strip else window.padded[0]
     usage = Usage(
         kernel,
-        (shape.in_channels, out_blocks, *([-window.padding[0], window.out[0]] if kernel.by_rows else [])),
+        (shape.in_channels, out_blocks, *([-window.padding[0], window.out[0]] if kernel.strip else [])),
         inputs=(channels * shape.height * shape.width, *([out] if kernel.add else [])),
         outputs=(out,),
         parameters=(out_blocks * lanes * shape.in_channels * window.taps, out_blocks * lanes),
-        scratch=(padded * window.padded[0] * window.padded[1],) if window.is_padded else (),
+        scratch=(padded * lines * window.padded[1],) if window.is_padded else (),
         in_place=1 if kernel.add else None,
     )
     return usage if target.threads == 1 else _shared(usage, kernel, target)
@@ -382,14 +418,12 @@ def _shared(usage: Usage, kernel: Conv, target: CpuTarget) -> Usage:
     height, width = window.out
 
     def rows(first: int, count: int) -> tuple[int, ...]:
-        return in_channels, (out_blocks if count else 0), first * window.stride[0] - window.padding[0], count
+        return in_channels, out_blocks, first * window.stride[0] - window.padding[0], count
 
     def blocks(_: int, count: int) -> tuple[int, ...]:
         return in_channels, count, *image
 
-    if kernel.by_rows and _prefers_rows(kernel, out_blocks, target):
-        most = window.span(-(-height // threads))[0]
-        usage = replace(usage, scratch=tuple(size // window.padded[0] * most for size in usage.scratch))
+    if kernel.strip and _prefers_rows(kernel, out_blocks, target):
         row = width * lanes
         return divided(usage, threads, height, rows, [0, *[row] * kernel.add, 0, 0, row])
     block = height * width * lanes

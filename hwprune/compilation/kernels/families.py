@@ -23,7 +23,7 @@ from hwprune.errors import CompileError
 from latency_models.shapes import LayerShape
 
 #: Part of every kernel's cache key and of every measurement's conditions: raise it when a kernel or schedule changes.
-SCHEDULE_VERSION = "2"
+SCHEDULE_VERSION = "3"
 
 FAMILIES: dict[str, Callable[[LayerShape, CpuTarget], Usage]] = {
     "conv2d": conv.specify,
