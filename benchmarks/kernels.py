@@ -44,10 +44,10 @@ from hwprune.compilation.targets import host_target
 TOLERANCE = 1e-4
 
 #: Seconds of rounds for a shape, and for suspects that are timed again.
-SPEND_S, SPEND_AGAIN_S = 0.05, 0.15
+SPEND_S, SPEND_AGAIN_S = 0.2, 0.5
 
 #: A worst shape has been timed so often at least; and so many times are suspects of a family timed again at most.
-TIMED_MIN, TIMES_AGAIN, TIMES_AGAIN_QUICK = 3, 6, 2
+TIMED_MIN, TIMES_AGAIN, TIMES_AGAIN_QUICK = 3, 12, 2
 
 
 @dataclass

@@ -204,12 +204,17 @@ class EvaluationSettings(Section):
     seed: int = Field(default=0, ge=0)
 
 
+#: ``weights`` of a problem whose network comes with trained ones.
+PRETRAINED = "pretrained"
+
+
 class Problem(Section):
     """One pruning problem.
 
     Attributes:
         network: network family and its settings, or ``package.module:build``.
-        weights: file of the dense network's weights; none where they are yet to be trained.
+        weights: file of the dense network's weights; ``pretrained`` where the network brings them; none where they are
+            yet to be trained.
         task: what the network does, or ``package.module:build``.
         data: data set and its settings, or ``package.module:build``.
         pruning: what may be removed.

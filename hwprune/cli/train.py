@@ -26,11 +26,12 @@ def train(
     session: Session, problem_path: Path, out_path: Path | None, overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """Train the dense network of a problem and write its weights."""
-    from hwprune.config import load_problem
+    from hwprune.config import PRETRAINED, load_problem
     from hwprune.experiments.train import train as run_training
 
     problem, _ = load_problem(problem_path, overrides)
-    out_path = out_path or Path(problem.weights or f"{problem_path.stem}.safetensors")
+    named = None if problem.weights == PRETRAINED else problem.weights
+    out_path = out_path or Path(named or f"{problem_path.stem}.safetensors")
     report = run_training(problem, out_path, session.console)
     if as_json:
         emit_json(asdict(report))

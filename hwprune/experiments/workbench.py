@@ -23,7 +23,7 @@ from hwprune.accuracy.build import TRAIN_BATCH, scorer_of
 from hwprune.accuracy.scorer import Protocol, Scorer, unpack
 from hwprune.compilation.graph import Graph, trace
 from hwprune.compilation.targets import CpuTarget
-from hwprune.config import Problem
+from hwprune.config import PRETRAINED, Problem
 from hwprune.datasets.data import Data
 from hwprune.errors import WeightsError
 from hwprune.executors import Parcel
@@ -81,7 +81,7 @@ class Workbench:
         Args:
             problem: what to load.
             target: CPU that networks are planned for.
-            with_weights: load the trained weights; without, the network keeps its random ones.
+            with_weights: load the trained weights; without, the network keeps those that it is built with.
 
         Raises:
             ConfigError: a name, an option or a path of the problem is wrong.
@@ -94,11 +94,17 @@ class Workbench:
                 "the problem names no weights: run 'hwprune train PROBLEM.yaml --out FILE.safetensors', "
                 "then add --set weights=FILE.safetensors"
             )
+        brings_weights = problem.network.get("weights") or ":" in problem.network["name"]
+        if with_weights and problem.weights == PRETRAINED and not brings_weights:
+            raise WeightsError(
+                f"{problem.network['name']} comes without trained weights: name a file, or add weights to the "
+                "network, as in {name: torchvision_zoo, arch: resnet18, weights: DEFAULT}"
+            )
         data = datasets.load(problem.data)
         task = tasks.build(problem.task, data)
         torch.manual_seed(problem.seed)
         dense = networks.build(problem.network, data.num_classes, data.input_shape[0])
-        if with_weights and problem.weights is not None:
+        if with_weights and problem.weights is not None and problem.weights != PRETRAINED:
             training.load_weights(dense, problem.weights)
         bench = cls(problem, data, task, dense.eval(), target)
         bench._try_batches()
