@@ -213,8 +213,14 @@ def pin(way: SshWay, *, given: Sequence[str] = (), confirm: Confirm | None = Non
     return way.model_copy(update={"host_keys": keys})
 
 
+def describe_key(key: HostKey) -> str:
+    """What a host shows, for a user to compare."""
+    because = f" (its certificate does not count: {key.complaint})" if key.complaint else ""
+    return f"{key.host} shows the host key {key.line.split()[0]} {key.fingerprint}{because}"
+
+
 def _how_to_confirm(keys: Sequence[HostKey]) -> str:
-    told = ", ".join(f"{key.host} shows {key.line.split()[0]} {key.fingerprint}" for key in keys)
+    told = ", ".join(map(describe_key, keys))
     options = " ".join(f'--host-key "{key.line}"' for key in keys)
     return f"host key not confirmed: {told}; if it is right (ssh-keygen -lf on the board tells), add {options}"
 
