@@ -15,6 +15,7 @@ from device_agents.errors import BoardUnfit, DeviceChanged, HostKeyMismatch
 from device_agents.reach import transport_to
 from device_agents.registry import FINGERPRINT_FACTS, Device, SshWay, first_reason
 from device_agents.replay import PREFIX, Recording
+from hwprune.compilation.gpus import gpu_target_of
 from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
@@ -271,7 +272,8 @@ def _write(
     """Fill in what the agent said, and write the device into the inventory."""
     chosen = tuple(cores) or choose_cores(description, threads)
     fields = {"platform": description.get("platform") or "cpu", "target": target, "cores": chosen, "threads": threads}
-    device = _valid(**{**dict(draft), **fields, "description": description})
+    gpu_target = gpu_target_of(description)
+    device = _valid(**{**dict(draft), **fields, "gpu_target": gpu_target, "description": description})
     home.devices.add(device)
     return device
 
@@ -313,7 +315,8 @@ def summary(device: Device) -> str:
     told = device.description
     cores = len(told.get("usable_cores") or ())
     model = told.get("cpu_model") or told.get("arch")
-    return f"{model}, {cores} cores, {told.get('libc')}, compiled for {device.target.get('mcpu')}"
+    gpu = f"; its GPU could be compiled for as {device.gpu_target['arch']}, not run here" if device.gpu_target else ""
+    return f"{model}, {cores} cores, {told.get('libc')}, compiled for {device.target.get('mcpu')}{gpu}"
 
 
 def clean(home: Home, name: str, *, say: Callable[[str], None]) -> int:
