@@ -106,7 +106,7 @@ def cpu_times_s(root: str) -> dict[str, float]:
 
 
 def agent_time_s(root: str) -> float:
-    """Seconds that a CPU was busy with the agent itself; part of :func:`cpu_times_s`, and much of it on a slow board."""
+    """Seconds that a CPU was busy with the agent itself: part of :func:`cpu_times_s`, much of it on slow boards."""
     user, system = read_text(root, "proc/self/stat").rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / float(os.sysconf("SC_CLK_TCK"))
 
