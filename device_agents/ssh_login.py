@@ -92,7 +92,7 @@ class UserAgent(AgentSSH):
         connection.settimeout(AGENT_S)
         try:
             connection.connect(place)
-            self._connect(connection)
+            self._connect(connection)  # type: ignore[attr-defined]  # the stubs have public names alone
         except (paramiko.SSHException, OSError) as error:
             connection.close()
             if path is not None:
@@ -100,7 +100,7 @@ class UserAgent(AgentSSH):
 
     def close(self) -> None:
         """Hang up."""
-        self._close()
+        self._close()  # type: ignore[attr-defined]
 
 
 class Offers:

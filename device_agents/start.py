@@ -1,7 +1,7 @@
 """What a device's Python runs when it is given the shipped file, where this is called ``__main__.py``.
 
 Compiling the modules takes a small board many seconds. So that not every start of an agent and of each of its processes
-does it again, the board's own Python does it once, and a second file beside the first holds the bytecode as well.
+does it again, the board's own Python does it once, and a second file beside the first holds the bytecode.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def with_bytecode(bundle: str) -> str:
-    """The file beside ``bundle`` that holds its modules' bytecode as well, made if it is not there.
+    """The file beside ``bundle`` that holds its modules' bytecode, made if it is not there.
 
-    Its name is the digest of the sources, the kind of Python and its own digest: no other version and no other Python
+    Its name is the digest of the sources, the kind of bytecode and its own digest: no other version and no other Python
     finds it there, and one that was torn is made anew. ``bundle`` itself where nothing can be written.
     """
-    stem = bundle[: -len("pyz")] + str(sys.implementation.cache_tag)
+    stem = bundle[: -len("pyz")] + importlib.util.MAGIC_NUMBER.hex()
     part = f"{stem}.{os.getpid()}.part"
     try:
         for path in glob.glob(glob.escape(stem) + ".*.pyz"):
@@ -51,15 +51,13 @@ def named(stem: str, path: str) -> str:
 
 
 def compile_into(bundle: str, path: str) -> None:
-    """Write ``bundle`` with the bytecode of its modules to ``path``."""
-    import shutil  # importing these two takes longer than all else that a start needs
-    import zipfile
+    """Write the bytecode of the modules in ``bundle`` to ``path``."""
+    import zipfile  # takes longer to import than all else that a start needs
 
-    shutil.copyfile(bundle, path)
-    with zipfile.ZipFile(path, "a") as archive:
-        for name in archive.namelist():
-            code = compile(archive.read(name), f"{bundle}/{name}", "exec", dont_inherit=True)
-            archive.writestr(zipfile.ZipInfo(name + "c", EARLIEST_ZIP_DATE), HEAD + marshal.dumps(code))
+    with zipfile.ZipFile(bundle) as sources, zipfile.ZipFile(path, "w") as compiled:
+        for name in sources.namelist():
+            code = compile(sources.read(name), f"{bundle}/{name}", "exec", dont_inherit=True)
+            compiled.writestr(zipfile.ZipInfo(name + "c", EARLIEST_ZIP_DATE), HEAD + marshal.dumps(code))
 
 
 if __name__ == "__main__":

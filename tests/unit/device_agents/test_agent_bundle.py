@@ -1,5 +1,6 @@
 import ast
 import hashlib
+import importlib.util
 import resource
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_the_modules_are_compiled_once_and_taken_from_there(tmp_path):
     bundled = bundle.build(tmp_path)
     ((name, contents),) = start(bundled).items()
     assert start(bundled) == {name: contents}
-    assert name.startswith(f"{bundled.stem}.{sys.implementation.cache_tag}.")
+    assert name.startswith(f"{bundled.stem}.{importlib.util.MAGIC_NUMBER.hex()}.")
     code = "import sys; sys.path.insert(0, sys.argv[1]); from device_agents.agent import child; print(child.__file__)"
     command = [sys.executable, "-I", "-S", "-c", code, str(tmp_path / name)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("child.pyc\n")

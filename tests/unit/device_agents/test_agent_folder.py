@@ -105,7 +105,7 @@ def test_using_a_library_does_not_make_it_look_changed(folder, tmp_path):
 def test_cleaning_leaves_the_running_file_the_lock_what_is_used_and_what_is_not_ours(folder, tmp_path):
     folder.lock("a test")
     used, unused = put(tmp_path, b"used"), put(tmp_path, b"unused")
-    compiled = BUNDLE.replace(".pyz", ".cpython-311.0123456789ab.pyz")
+    compiled = BUNDLE.replace(".pyz", ".a70d0d0a.0123456789ab.pyz")
     (tmp_path / compiled).write_bytes(b"bytecode")
     (tmp_path / "agent-ba9876543210.pyz").write_bytes(b"older")
     (tmp_path / f"{'3' * 64}.so.77.part").write_bytes(b"half")
