@@ -12,9 +12,9 @@ import importlib
 import os
 import pkgutil
 import queue
+import sys
 import threading
 import time
-import traceback
 from typing import IO, Any
 
 from device_agents import protocol
@@ -129,7 +129,7 @@ class Agent:
             kind, message = "load_failed", str(error)
         except Exception as error:
             # A fault of the agent's own ends this request and not the others; the host shows it.
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)  # importing traceback would slow every start
             kind, message = "internal", repr(error)
         return {"error": {"kind": kind, "message": message}}
 

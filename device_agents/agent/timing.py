@@ -45,7 +45,7 @@ LEVEL_SHARE, LEVEL_NS = 0.05, 500_000_000
 GATED_NS_MAX = 2_000_000
 
 #: Calls of the reference kernel on each side of a block, and where it takes longer than that; the fastest counts.
-REFERENCE_CALLS, SLOW_REFERENCE_CALLS = 12, 4
+REFERENCE_CALLS, SLOW_REFERENCE_CALLS = 12, 3
 
 #: Waiting for that level: granted before anything was timed, and the longest that is waited at a time.
 FIRST_PATIENCE_NS, WAIT_NS_MAX = 1_500_000_000, 2_000_000_000
