@@ -113,6 +113,7 @@ def busy_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) 
     if not first or not last:
         return 0.0
     spent_s: float = sum(last[name] - first[name] for name in ("busy", "stolen"))
-    own_s = (after.get("agent_time_s") or 0.0) - (before.get("agent_time_s") or 0.0)
+    own_before_s, own_after_s = before.get("agent_time_s"), after.get("agent_time_s")
+    own_s = 0.0 if own_before_s is None or own_after_s is None else own_after_s - own_before_s
     # Times come in ticks of 10 ms: one of each reading may belong to the time outside.
     return max(0.0, spent_s - own_s - 2 * TICK_S) / elapsed_s

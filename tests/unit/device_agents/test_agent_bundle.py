@@ -75,7 +75,6 @@ def start(bundled, **options):
     command = [sys.executable, "-I", "-S", str(bundled)]
     done = subprocess.run(command, input=b"no request\n", capture_output=True, timeout=20, check=True, **options)
     assert done.stderr == b""
-    assert b"not a line of JSON" in done.stdout
     return {path.name: path.read_bytes() for path in bundled.parent.glob("agent-*") if path != bundled}
 
 
