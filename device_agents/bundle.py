@@ -14,16 +14,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 
 #: What Python runs when it is given the file.
-START = b"import sys\n\nfrom device_agents.agent.__main__ import main\n\nmain(sys.argv[0])\n"
+START = PACKAGE / "start.py"
 
 EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def sources() -> dict[str, bytes]:
     """What is shipped: source text by name in the file, sorted, with the line ends of Unix."""
-    files = [PACKAGE / "__init__.py", PACKAGE / "protocol.py", *(PACKAGE / "agent").rglob("*.py")]
-    named = {file.relative_to(PACKAGE.parent).as_posix(): file.read_bytes().replace(b"\r\n", b"\n") for file in files}
-    return dict(sorted({**named, "__main__.py": START}.items()))
+    modules = [PACKAGE / "__init__.py", PACKAGE / "protocol.py", *(PACKAGE / "agent").rglob("*.py")]
+    files = {"__main__.py": START, **{file.relative_to(PACKAGE.parent).as_posix(): file for file in modules}}
+    return {name: files[name].read_bytes().replace(b"\r\n", b"\n") for name in sorted(files)}
 
 
 def digest() -> str:

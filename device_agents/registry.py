@@ -109,6 +109,8 @@ class Device(pydantic.BaseModel):
         transport: the way to its agent; ``replay`` where a recording answers in its place.
         platform: its type, a module of ``agent/platforms``.
         target: TVM's target: ``{"kind": "llvm", "mtriple": ..., "mcpu": ..., "mattr": [...]}``.
+        gpu_target: that of its NVIDIA GPU, ``{"kind": "cuda", "arch": "sm_87"}``; None without one. Nothing has run on
+            one yet: what is measured runs on the processor.
         cores: where to pin what is measured, the first ``threads`` of them; one thread that is slowed there goes to the
             others. Anywhere if empty.
         threads: threads of one inference.
@@ -125,6 +127,7 @@ class Device(pydantic.BaseModel):
     transport: Literal["local", "ssh", "replay"]
     platform: Annotated[str, pydantic.AfterValidator(check_platform)]
     target: dict[str, Any]
+    gpu_target: dict[str, str] | None = None
     cores: tuple[Annotated[pydantic.StrictInt, pydantic.Field(ge=0)], ...] = ()
     threads: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] = 1
     channel_step: Annotated[pydantic.StrictInt, pydantic.Field(ge=1)] | None = None

@@ -18,8 +18,8 @@ from device_agents.errors import AgentError, AgentLost, BoardUnfit
 from device_agents.registry import SshWay
 from device_agents.ssh_command import Command
 from device_agents.ssh_config import Hop, route
-from device_agents.ssh_connection import Connection, connect, shake_hands
-from device_agents.ssh_keys import HostKey, known_keys, seen
+from device_agents.ssh_connection import Connection, connect, greet
+from device_agents.ssh_keys import HostKey, seen
 from device_agents.ssh_login import log_in
 from device_agents.ssh_wire import open_wire
 
@@ -58,14 +58,14 @@ def scan_host_keys(address: str, identity: str | None = None, *, config: Path | 
     with contextlib.ExitStack() as opened:
         wire = open_wire((*jumps, board)[0])
         for hop, following in zip(jumps, (*jumps, board)[1:], strict=True):
-            with shake_hands(hop, wire, next(iter(known_keys(hop)), None)) as transport:
+            with greet(hop, wire) as transport:
                 found.append(seen(hop, transport.get_remote_server_key()))
                 log_in(transport, hop)
             connection = Connection(hop, transport, wire)
             opened.callback(connection.close)
             wire = connection.tunnel(following)
         opened.callback(wire.close)
-        with shake_hands(board, wire, next(iter(known_keys(board)), None)) as transport:
+        with greet(board, wire) as transport:
             opened.callback(transport.close)
             found.append(seen(board, transport.get_remote_server_key()))
     return found

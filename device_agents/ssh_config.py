@@ -10,7 +10,8 @@ import getpass
 import glob
 import io
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Hop:
         known_as: how known_hosts names it: bare for port 22, ``[name]:port`` for others.
         identities: private keys that the user or the configuration names; none for the default ones.
         certificates: signed public keys for them.
+        identity_agent: socket of the user's ssh-agent; "" for none, None for the one that the environment names.
         only_identities: whether keys of ssh-agent that nobody named are kept back.
         known_hosts: files of keys that the user trusts.
         proxy_command: what to start for a connection, in place of TCP.
@@ -55,9 +57,15 @@ class Hop:
     known_as: str
     identities: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
+    identity_agent: str | None = None
     only_identities: bool = False
     known_hosts: tuple[str, ...] = DEFAULT_KNOWN_HOSTS
     proxy_command: str | None = None
+
+    @property
+    def bare_name(self) -> str:
+        """:attr:`known_as` without the port."""
+        return self.known_as[1:].partition("]")[0] if self.known_as.startswith("[") else self.known_as
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -138,18 +146,38 @@ def _hop(alias: str, options: paramiko.SSHConfigDict) -> Hop:
     except ValueError as error:
         raise Unreachable(f"{alias}: the SSH configuration gives no number as its Port: mend it there") from error
     known_name = str(options.get("hostkeyalias", name))
+    user = str(options.get("user") or getpass.getuser())
     command = options.get("proxycommand")
+    tokens = {"n": alias, "h": name, "p": str(port), "r": user, "k": known_name}
     return Hop(
         name=name,
         port=port,
-        user=str(options.get("user") or getpass.getuser()),
+        user=user,
         known_as=known_name if port == DEFAULT_PORT else f"[{known_name}]:{port}",
         identities=tuple(options.get("identityfile", ())),
         certificates=(str(options["certificatefile"]),) if "certificatefile" in options else (),
+        identity_agent=_identity_agent(str(options.get("identityagent", "SSH_AUTH_SOCK")), tokens),
         only_identities=str(options.get("identitiesonly", "no")).lower() == "yes",
         known_hosts=tuple(str(options.get("userknownhostsfile", " ".join(DEFAULT_KNOWN_HOSTS))).split()),
         proxy_command=str(command) if command else None,
     )
+
+
+def _identity_agent(value: str, tokens: Mapping[str, str]) -> str | None:
+    """Socket that an ``IdentityAgent`` of the configuration means; see :attr:`Hop.identity_agent`.
+
+    Args:
+        value: the keyword's.
+        tokens: what letters behind ``%`` stand for, as far as they are about the host.
+    """
+    if value in ("SSH_AUTH_SOCK", "none"):
+        return "" if value == "none" else None
+    if value.startswith("$"):
+        return os.environ.get(value.strip("${}"), "")
+    home = os.path.expanduser("~")
+    everything = {"%": "%", "d": home, "u": getpass.getuser(), "i": str(os.getuid()), **tokens}
+    text = re.sub("%(.)", lambda token: everything.get(token[1], token[0]), os.path.expanduser(value))
+    return re.sub(r"\$\{(\w+)\}", lambda name: os.environ.get(name[1], ""), text)
 
 
 def _options(host: str, user: str | None, port: int | None, text: str) -> paramiko.SSHConfigDict:

@@ -17,7 +17,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from device_agents.errors import AgentLost, Unreachable
 from device_agents.ssh_config import Hop
-from device_agents.ssh_keys import check_pinned, key_type
+from device_agents.ssh_keys import authorities, check_pinned, key_type, known_keys
 from device_agents.ssh_login import LOGIN_S, log_in
 from device_agents.ssh_wire import Wire
 
@@ -157,20 +157,32 @@ def connect(hop: Hop, wire: Wire, pinned: str | None, through: Connection | None
         LoginRefused: it takes none of the keys.
         Unreachable: it does not answer as an SSH server does, or not in time.
     """
-    with shake_hands(hop, wire, pinned and key_type(pinned)) as transport:
+    with _shake_hands(hop, wire, pinned and key_type(pinned)) as transport:
         check_pinned(hop, pinned, transport.get_remote_server_key())
         log_in(transport, hop)
     return Connection(hop, transport, wire, through)
 
 
+def greet(hop: Hop, wire: Wire) -> contextlib.AbstractContextManager[paramiko.Transport]:
+    """A transport to a host whose key is not pinned yet, asked for one that known_hosts can tell something of.
+
+    Raises:
+        Unreachable: nobody answers as an SSH server does, or not in time.
+    """
+    return _shake_hands(hop, wire, next(iter(known_keys(hop)), None), certificates=bool(authorities(hop)))
+
+
 @contextlib.contextmanager
-def shake_hands(hop: Hop, wire: Wire, preferred: str | None) -> Iterator[paramiko.Transport]:
+def _shake_hands(
+    hop: Hop, wire: Wire, preferred: str | None, certificates: bool = False
+) -> Iterator[paramiko.Transport]:
     """A transport that has exchanged keys; it stays open unless the context ends with an error.
 
     Args:
         hop: who should be there.
         wire: to it.
         preferred: type of host key to ask for first.
+        certificates: ask for keys with a certificate before plain ones.
 
     Raises:
         Unreachable: nobody answers as an SSH server does, or not in time.
@@ -181,7 +193,7 @@ def shake_hands(hop: Hop, wire: Wire, preferred: str | None) -> Iterator[paramik
         transport.handshake_timeout = HANDSHAKE_S
         transport.auth_timeout = LOGIN_S
         transport.channel_timeout = CHANNEL_S
-        _prefer(transport, preferred)
+        _prefer(transport, preferred, certificates)
         began = time.monotonic()
         try:
             transport.start_client(timeout=BANNER_S + HANDSHAKE_S)
@@ -196,11 +208,12 @@ def shake_hands(hop: Hop, wire: Wire, preferred: str | None) -> Iterator[paramik
         raise
 
 
-def _prefer(transport: paramiko.Transport, wanted: str | None) -> None:
+def _prefer(transport: paramiko.Transport, wanted: str | None, certificates: bool) -> None:
     """Ask for a host key of the pinned type first: a host with several would else seem to have changed."""
     options = transport.get_security_options()
     types = ("rsa-sha2-512", "rsa-sha2-256") if wanted == "ssh-rsa" else (wanted,)
-    options.key_types = sorted(options.key_types, key=lambda name: name not in types)
+    plain = sorted(options.key_types, key=lambda name: name not in types)
+    options.key_types = [*(f"{name}-cert-v01@openssh.com" for name in plain if certificates), *plain]
 
 
 def _handshake_failure(hop: Hop, error: Exception, elapsed_s: float) -> str:

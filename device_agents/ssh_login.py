@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 
 import paramiko
+from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from device_agents.errors import LoginRefused, Unreachable
@@ -14,6 +17,9 @@ from device_agents.ssh_config import DEFAULT_IDENTITIES, Hop
 
 #: Longest wait for the answer to one key.
 LOGIN_S = 15.0
+
+#: Longest wait for an ssh-agent, which may have to ask its user whether a key may be used.
+AGENT_S = 60.0
 
 
 def log_in(transport: paramiko.Transport, hop: Hop) -> None:
@@ -23,12 +29,8 @@ def log_in(transport: paramiko.Transport, hop: Hop) -> None:
         LoginRefused: none is taken, or a key is not enough.
         Unreachable: the host does not answer, or hangs up.
     """
-    agent = _agent()
-    try:
-        _offer(transport, hop, Offers(hop, agent.get_keys() if agent else ()))
-    finally:
-        if agent is not None:
-            agent.close()
+    with contextlib.closing(UserAgent(hop.identity_agent)) as agent:
+        _offer(transport, hop, Offers(hop, agent.get_keys(), agent.complaints))
 
 
 def _offer(transport: paramiko.Transport, hop: Hop, offers: Offers) -> None:
@@ -68,12 +70,37 @@ def _too_many(hop: Hop, tried: Sequence[str]) -> str:
     return f"{hop} hangs up after the keys {', '.join(tried)}: name the one to log in with, or set IdentitiesOnly"
 
 
-def _agent() -> paramiko.Agent | None:
-    """The user's ssh-agent; None where there is none that can be spoken to."""
-    try:
-        return paramiko.Agent()
-    except (paramiko.SSHException, OSError):
-        return None
+class UserAgent(AgentSSH):
+    """The user's ssh-agent, without a key where there is none that can be spoken to.
+
+    paramiko's own :class:`paramiko.Agent` knows the environment's alone.
+
+    Args:
+        path: its socket; "" for none, None for the one that the environment names.
+
+    Attributes:
+        complaints: why one that the user named cannot be used.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        super().__init__()
+        self.complaints: list[str] = []
+        place = os.environ.get("SSH_AUTH_SOCK", "") if path is None else path
+        if not place:
+            return
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(AGENT_S)
+        try:
+            connection.connect(place)
+            self._connect(connection)  # type: ignore[attr-defined]  # the stubs have public names alone
+        except (paramiko.SSHException, OSError) as error:
+            connection.close()
+            if path is not None:
+                self.complaints.append(f"the ssh-agent at {path} does not answer ({error})")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._close()  # type: ignore[attr-defined]
 
 
 class Offers:
@@ -84,15 +111,16 @@ class Offers:
     Args:
         hop: the host.
         held: keys of ssh-agent.
+        complaints: what is known to be amiss before.
 
     Attributes:
         complaints: what could not be offered and why, once they have been gone through.
     """
 
-    def __init__(self, hop: Hop, held: Sequence[paramiko.AgentKey]) -> None:
+    def __init__(self, hop: Hop, held: Sequence[paramiko.AgentKey], complaints: Sequence[str] = ()) -> None:
         self._hop = hop
         self._held = {bytes(key.asbytes()): key for key in held}
-        self.complaints: list[str] = []
+        self.complaints = list(complaints)
 
     def __iter__(self) -> Iterator[tuple[str, paramiko.PKey]]:
         for path in self._hop.identities or DEFAULT_IDENTITIES:

@@ -12,9 +12,9 @@ import importlib
 import os
 import pkgutil
 import queue
+import sys
 import threading
 import time
-import traceback
 from typing import IO, Any
 
 from device_agents import protocol
@@ -48,24 +48,24 @@ class Agent:
     """The verbs, one method each, and what they share.
 
     Args:
-        folder: where the libraries lie.
-        bundle: where the shipped modules lie.
+        bundle: the shipped file; the libraries lie beside it.
+        modules: where its modules are imported from.
         channel: where replies go.
 
     Attributes:
         deadline: monotonic time at which the agent ends itself.
     """
 
-    def __init__(self, folder: str, bundle: str, channel: IO[bytes]) -> None:
+    def __init__(self, bundle: str, modules: str, channel: IO[bytes]) -> None:
         self.deadline = time.monotonic() + GREETING_S
         self._idle_s = GREETING_S
         self._channel = channel
         self._writing = threading.Lock()
         self._request_id: int | None = None
         self._told = 0.0
-        self._bundle = bundle
-        self._folder = Folder(folder, bundle)
-        self._libraries = Libraries(self._folder, bundle)
+        self._modules = modules
+        self._folder = Folder(os.path.dirname(bundle), bundle)
+        self._libraries = Libraries(self._folder, modules)
         self._governor: Governor | None = None
         self._is_leaving = False
         self._root = host_state.system_root()
@@ -129,7 +129,7 @@ class Agent:
             kind, message = "load_failed", str(error)
         except Exception as error:
             # A fault of the agent's own ends this request and not the others; the host shows it.
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)  # importing traceback would slow every start
             kind, message = "internal", repr(error)
         return {"error": {"kind": kind, "message": message}}
 
@@ -147,7 +147,7 @@ class Agent:
         except OSError as error:
             text = "no lock in {} ({}): choose a folder on a disk of the device's own"
             raise Refusal("refused", text.format(self._folder.path, error.strerror)) from error
-        self._governor = Governor(self._root, self._bundle, lock)
+        self._governor = Governor(self._root, self._modules, lock)
         self._idle_s = idle_s
         self._folder.bytes_max = folder_bytes_max
         self._folder.make_room(())
@@ -277,14 +277,14 @@ def listen(agent: Agent, requests: queue.Queue[bytes]) -> None:
     leave()
 
 
-def main(bundle: str) -> None:
+def main(bundle: str, modules: str) -> None:
     """Serve the host on standard input and output.
 
     Args:
         bundle: path of the shipped file.
+        modules: where its modules are imported from.
     """
-    bundle = os.path.abspath(bundle)
-    agent = Agent(os.path.dirname(bundle), bundle, protocol.take_over_stdout())
+    agent = Agent(bundle, modules, protocol.take_over_stdout())
     requests: queue.Queue[bytes] = queue.Queue(WAITING_MAX)
     threading.Thread(target=watch, args=(agent,), daemon=True).start()
     threading.Thread(target=listen, args=(agent, requests), daemon=True).start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import resource
@@ -96,7 +97,8 @@ class Runner:
     def warm(self, request: dict[str, Any]) -> None:
         """Take over the ``jobs`` and warm each up; answer with a line for each, then ``done``."""
         self._jobs = {}
-        self._gate = timing.Gate(request["level_ns"], request["patience"], cores=request["spare_cores"], pin=pin)
+        keep_on = functools.partial(os.sched_setaffinity, 0)
+        self._gate = timing.Gate(request["level_ns"], request["patience"], cores=request["spare_cores"], pin=keep_on)
         deadline = time.monotonic() + request["budget_s"]
         overhead_ns: dict[int, float] = {}
         wanted_load = request["load"]

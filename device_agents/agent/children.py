@@ -30,19 +30,19 @@ class Child:
     Start it from the main thread: the system ends a child with the thread that started it.
 
     Args:
-        bundle: where the shipped modules lie.
+        modules: where the shipped modules lie.
 
     Attributes:
         failure: why it can no longer be used, or None.
     """
 
-    def __init__(self, bundle: str) -> None:
-        self._bundle = bundle
+    def __init__(self, modules: str) -> None:
+        self._modules = modules
         self._opening: dict[str, Any] = {}
         self._start()
 
     def _start(self) -> None:
-        command = [sys.executable, "-I", "-S", "-c", START, self._bundle]
+        command = [sys.executable, "-I", "-S", "-c", START, self._modules]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None

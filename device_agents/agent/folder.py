@@ -47,7 +47,7 @@ class Folder:
 
     Args:
         path: the folder.
-        bundle: the shipped file that runs, which is kept.
+        bundle: the shipped file that runs, which is kept with its bytecode.
 
     Attributes:
         bytes_max: libraries beyond this are dropped, those unused for the longest first.
@@ -56,7 +56,7 @@ class Folder:
     def __init__(self, path: str, bundle: str) -> None:
         self.path = path
         self.bytes_max = 1 << 30
-        self._bundle = os.path.basename(bundle)
+        self._version = os.path.basename(bundle)[: -len("pyz")]
         self._checked: dict[str, int] = {}
 
     def lock(self, who: str) -> int:
@@ -147,7 +147,8 @@ class Folder:
         Returns:
             Bytes that were freed.
         """
-        kept = {self._bundle, *(name + SUFFIX for name in used)}
+        kept = {name + SUFFIX for name in used}
+        kept.update(name for name in self._names(SHIPPED) if name.startswith(self._version) and name.endswith("pyz"))
         return sum(self._remove(name) for name in self._names(LIBRARY, LIBRARY_PART, SHIPPED) if name not in kept)
 
     def _names(self, *patterns: re.Pattern[str]) -> list[str]:

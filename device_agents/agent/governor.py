@@ -25,16 +25,16 @@ class Governor:
 
     Args:
         root: where ``sys`` lies.
-        bundle: where the shipped modules lie.
+        modules: where the shipped modules lie.
         lock: descriptor of the lock, which the guard holds until all is as it was; the next agent waits for that.
 
     Attributes:
         guard: the process that puts them back; None where nothing was changed.
     """
 
-    def __init__(self, root: str, bundle: str, lock: int) -> None:
+    def __init__(self, root: str, modules: str, lock: int) -> None:
         self._root = root
-        self._bundle = bundle
+        self._modules = modules
         self._lock = lock
         self.guard: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +66,7 @@ class Governor:
             return True
 
     def _start_guard(self, old: dict[str, str]) -> None:
-        command = [sys.executable, "-I", "-S", "-c", START, self._bundle]
+        command = [sys.executable, "-I", "-S", "-c", START, self._modules]
         self.guard = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -17,6 +17,7 @@ from typing import Any, Callable
 
 from device_agents.agent.energy import Meter, rapl_counters
 from device_agents.agent.host_state import Absent, clock_limits_mhz, governor, read_all, read_text
+from device_agents.agent.packages import onnxruntime
 
 
 def cpu_fields(root: str) -> dict[str, str]:
@@ -148,32 +149,6 @@ def energy_meter(root: str) -> list[str]:
     if meter.missing:
         raise Absent(meter.missing)
     return [os.path.dirname(counter.path) for counter in rapl_counters(root)]
-
-
-#: Prints the version of ONNX Runtime, under whichever name it was packed.
-ONNXRUNTIME_VERSION = """\
-import importlib.metadata, site
-site.addsitedir(site.getusersitepackages())
-for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-training"):
-    try:
-        print(importlib.metadata.version(name))
-        break
-    except importlib.metadata.PackageNotFoundError:
-        pass
-"""
-
-
-def onnxruntime(root: str) -> str:
-    """Version of ONNX Runtime for the Python that runs the agent, which itself was started without its packages."""
-    command = [sys.executable, "-I", "-c", ONNXRUNTIME_VERSION]
-    try:
-        told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Absent(f"its packages cannot be listed: {error}") from error
-    version = told.stdout.decode("ascii", "replace").strip()
-    if not version:
-        raise Absent("onnxruntime is not installed for " + sys.executable)
-    return version
 
 
 READERS: dict[str, Callable[[str], Any]] = {

@@ -17,15 +17,15 @@ class Libraries:
 
     Args:
         folder: where the files lie.
-        bundle: where the shipped modules lie.
+        modules: where the shipped modules lie.
 
     Attributes:
         loaded: the process of every handle.
     """
 
-    def __init__(self, folder: Folder, bundle: str) -> None:
+    def __init__(self, folder: Folder, modules: str) -> None:
         self._folder = folder
-        self._bundle = bundle
+        self._modules = modules
         self._empty_peak: int | None = None
         self._next_handle = 1
         self._names: dict[int, str] = {}
@@ -56,7 +56,7 @@ class Libraries:
         """
         path = self._folder.open_path(library)
         empty = self._empty_peak_bytes(timeout_s)
-        child = Child(self._bundle)
+        child = Child(self._modules)
         try:
             answer = open_and_test(child, path, cores, self_test, timeout_s)
         except ChildFailed as failure:
@@ -76,7 +76,7 @@ class Libraries:
     def _empty_peak_bytes(self, timeout_s: float) -> int | None:
         """Peak memory of a process without any library, asked once."""
         if self._empty_peak is None:
-            child = Child(self._bundle)
+            child = Child(self._modules)
             try:
                 self._empty_peak = child.ask({"do": "peak"}, timeout_s)[0]["peak_bytes"]
             except ChildFailed as failure:

@@ -6,12 +6,15 @@ import time
 from typing import Any, Callable, NamedTuple
 
 from device_agents.agent.children import Child, ChildFailed
-from device_agents.agent.timing import NEAR_LEVEL
+from device_agents.agent.timing import GATED_NS_MAX, NEAR_LEVEL
 
 Progress = Callable[[int, int], None]
 
 #: Readings of the reference kernel that differ by no more stand at one level.
 STEADY_WITHIN = 0.01
+
+#: Where each reading takes too long to choose moments by, so many blocks are as good as more: none is waited for.
+SLOW_BLOCKS = 8
 
 
 class Settings(NamedTuple):
@@ -20,7 +23,7 @@ class Settings(NamedTuple):
     Attributes:
         blocks: most blocks of each job.
         steady_blocks: a job is done after so many blocks with the reference kernel at one level, the device's own where
-            that is known, else in a row; 0 for never.
+            that is known, else in a row; or after a few, where the reference kernel is slow to read; 0 for never.
         level_ns: what the reference kernel takes at the device's own level; 0 where that is not known and looked for.
         patience: how long blocks are held back until the device is at its level, as a multiple of the time that they
             take.
@@ -197,6 +200,8 @@ def is_steady(blocks: list[dict[str, Any]], enough: int, level_ns: float = 0) ->
             that was left is not known to be the one that others will stand at.
     """
     readings = [(block["before_ns"], block["after_ns"]) for block in blocks]
+    if enough and len(readings) >= SLOW_BLOCKS and min(map(min, readings)) > GATED_NS_MAX:
+        return True
     if level_ns:
         readings = sorted(pair for pair in readings if max(pair) <= level_ns * (1 + NEAR_LEVEL))
     else:

@@ -100,7 +100,9 @@ def add(
 
 def _confirm(key: HostKey) -> bool:
     """Ask the user about a host key."""
-    click.echo(f"{key.host} shows the host key {key.line.split()[0]} {key.fingerprint}", err=True)
+    from hwprune.experiments.devices import describe_key
+
+    click.echo(describe_key(key), err=True)
     return click.confirm("Is it the right one, and shall it be the only one accepted from now on?", err=True)
 
 

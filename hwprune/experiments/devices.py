@@ -15,6 +15,7 @@ from device_agents.errors import BoardUnfit, DeviceChanged, HostKeyMismatch
 from device_agents.reach import transport_to
 from device_agents.registry import FINGERPRINT_FACTS, Device, SshWay, first_reason
 from device_agents.replay import PREFIX, Recording
+from hwprune.compilation.gpus import gpu_target_of
 from hwprune.compilation.targets import host_target, target_of
 from hwprune.errors import CompileError, ConfigError
 from hwprune.experiments.home import Home
@@ -213,8 +214,14 @@ def pin(way: SshWay, *, given: Sequence[str] = (), confirm: Confirm | None = Non
     return way.model_copy(update={"host_keys": keys})
 
 
+def describe_key(key: HostKey) -> str:
+    """What a host shows, for a user to compare."""
+    because = f" (its certificate does not count: {key.complaint})" if key.complaint else ""
+    return f"{key.host} shows the host key {key.line.split()[0]} {key.fingerprint}{because}"
+
+
 def _how_to_confirm(keys: Sequence[HostKey]) -> str:
-    told = ", ".join(f"{key.host} shows {key.line.split()[0]} {key.fingerprint}" for key in keys)
+    told = ", ".join(map(describe_key, keys))
     options = " ".join(f'--host-key "{key.line}"' for key in keys)
     return f"host key not confirmed: {told}; if it is right (ssh-keygen -lf on the board tells), add {options}"
 
@@ -265,7 +272,8 @@ def _write(
     """Fill in what the agent said, and write the device into the inventory."""
     chosen = tuple(cores) or choose_cores(description, threads)
     fields = {"platform": description.get("platform") or "cpu", "target": target, "cores": chosen, "threads": threads}
-    device = _valid(**{**dict(draft), **fields, "description": description})
+    gpu_target = gpu_target_of(description)
+    device = _valid(**{**dict(draft), **fields, "gpu_target": gpu_target, "description": description})
     home.devices.add(device)
     return device
 
@@ -307,7 +315,8 @@ def summary(device: Device) -> str:
     told = device.description
     cores = len(told.get("usable_cores") or ())
     model = told.get("cpu_model") or told.get("arch")
-    return f"{model}, {cores} cores, {told.get('libc')}, compiled for {device.target.get('mcpu')}"
+    gpu = f"; its GPU could be compiled for as {device.gpu_target['arch']}, not run here" if device.gpu_target else ""
+    return f"{model}, {cores} cores, {told.get('libc')}, compiled for {device.target.get('mcpu')}{gpu}"
 
 
 def clean(home: Home, name: str, *, say: Callable[[str], None]) -> int:

@@ -105,10 +105,15 @@ def quiet_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float)
 
 
 def busy_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:
-    """Cores that were busy, or taken away by a hypervisor, between two readings; 0 where the device does not tell."""
+    """Cores that were busy, but for the agent's own work, or taken away by a hypervisor, between two readings.
+
+    0 where the device does not tell.
+    """
     first, last = before.get("cpu_times_s"), after.get("cpu_times_s")
     if not first or not last:
         return 0.0
-    # Times come in ticks of 10 ms: one of each reading may belong to the time outside.
     spent_s: float = sum(last[name] - first[name] for name in ("busy", "stolen"))
-    return max(0.0, spent_s - 2 * TICK_S) / elapsed_s
+    own_before_s, own_after_s = before.get("agent_time_s"), after.get("agent_time_s")
+    own_s = 0.0 if own_before_s is None or own_after_s is None else own_after_s - own_before_s
+    # Times come in ticks of 10 ms: one of each reading may belong to the time outside.
+    return max(0.0, spent_s - own_s - 2 * TICK_S) / elapsed_s

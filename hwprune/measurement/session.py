@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from device_agents.agent.timing import GATED_NS_MAX
 from device_agents.client import NO_LOAD, AgentClient, Block, Load, TimingRequest, TimingResult
 from device_agents.results import energy_of_call_mj
 from hwprune.measurement.readiness import busy_cores, quiet_cores
@@ -15,6 +16,9 @@ from hwprune.measurement.trust import Grade, grade, is_doubtful, reference_level
 
 #: Called with what is done and the total.
 Progress = Callable[[int, int], None]
+
+#: Share of the usual effort for a good grade that is made where the reference kernel is slow to read.
+SLOW_EFFORT = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def measure(
         # While other programs are busy on a device that is not known yet, only many blocks hold an undisturbed moment.
         searching = device_reference_ms is None and not always_quiet and spent_s < settings.repeat_s / 3
         pending = [subject for subject in subjects if subject.is_pending or (searching and subject.error is None)]
-        exhausted = (repeat > settings.repeats_max and not searching) or (repeat and spent_s >= settings.repeat_s)
+        is_late = repeat and spent_s >= limit_s(settings, _blocks(subjects))
+        exhausted = (repeat > settings.repeats_max and not searching) or is_late
         if not pending or exhausted:
             break
         if repeat > 1 or (repeat and not always_quiet):  # the clock that moved for a moment has settled by now
@@ -155,6 +160,20 @@ def measure(
     for subject in left:
         subject.regrade(level_ms, device_reference_ms)
     return always_quiet
+
+
+def limit_s(settings: Settings, blocks: Sequence[Block]) -> float:
+    """Measuring time after which no more blocks are added.
+
+    A share of the usual one where the reference kernel is slow to read, as on emulated processors: moments in which the
+    device is undisturbed cannot be told from others there, and waiting for them would be in vain.
+
+    Args:
+        settings: tell the usual one.
+        blocks: what was timed so far.
+    """
+    fastest_ms = min((block.reference_before_ms for block in blocks), default=0.0)
+    return settings.repeat_s * (SLOW_EFFORT if 1e6 * fastest_ms > GATED_NS_MAX else 1.0)
 
 
 def _blocks(subjects: Sequence[Subject]) -> list[Block]:

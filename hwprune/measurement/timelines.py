@@ -71,9 +71,9 @@ class Timer:
         """Load the library over a connection, on each spare core; what was loaded over a former one ended with it.
 
         Raises:
-            LoadFailed: the device cannot load it.
+            LoadFailed: the device cannot load it on any of them.
         """
-        measurer = self._measurer
+        measurer, failures = self._measurer, list[str]()
         self._client, self._handles = client, []
         alone: list[tuple[int, ...]] = [(core,) for core in measurer.device.spare_cores]
         for cores in alone or [measurer.device.pinned_cores]:
@@ -85,10 +85,10 @@ class Timer:
                 self_test=None,
                 timeout_s=measurer.settings.timeout_s,
             )
-            if library.error is not None:
-                self.unload(client)
-                raise LoadFailed(library.error)
-            self._handles.append(library.processes[0].handle)
+            self._handles += [process.handle for process in library.processes]
+            failures += [] if library.error is None else [library.error]
+        if not self._handles:
+            raise LoadFailed(failures[0])
 
     def unload(self, client: AgentClient) -> None:
         """End the library's processes, if they are on this connection."""

@@ -189,6 +189,14 @@ def test_processes_are_timed_in_interleaved_blocks(client, load):
             assert min(*block.values_ms, block.reference_before_ms, block.reference_after_ms) > 0
 
 
+def test_a_spare_core_that_cannot_be_used_is_passed_over(client, load):
+    request, usable = TimingRequest(load().handle), max(os.sched_getaffinity(0))
+    # A level that is never reached has every core looked at.
+    (result,) = client.measure([request], spare_cores=[usable, 4095], level_ms=1e-6, patience=1.0, **QUICK)
+    assert result.error is None
+    assert len(result.blocks) == 3
+
+
 def test_a_job_ends_after_enough_steady_blocks_and_never_before(client, load):
     handle = load().handle
     settings = {**QUICK, "blocks": 400, "block_ms_min": 0.05}

@@ -53,15 +53,34 @@ def gpus(root: str) -> list[dict[str, str]]:
     """
     try:
         return ask_driver(QUERY)
-    except Absent:
-        try:
-            chips = read_text(root, "proc/device-tree/compatible").split("\0")
-        except Absent:
-            chips = []
-        tegra = [chip for chip in chips if chip.startswith("nvidia,tegra")]
-        if not tegra:
-            raise
-        return [{"gpu_model": tegra[0].partition(",")[2]}]
+    except Absent as reason:
+        for ask in (older_gpus, tegra):
+            try:
+                return ask(root)
+            except Absent:
+                continue
+        raise reason
+
+
+def older_gpus(root: str) -> list[dict[str, str]]:
+    """The same from drivers that refuse to be asked for the compute capability.
+
+    Raises:
+        Absent: there is no driver, or it finds no GPU.
+    """
+    return ask_driver({field: name for field, name in QUERY.items() if field != "compute_cap"})
+
+
+def tegra(root: str) -> list[dict[str, str]]:
+    """The GPU of a Jetson's chip.
+
+    Raises:
+        Absent: this is no Jetson.
+    """
+    for chip in read_text(root, "proc/device-tree/compatible").split("\0"):
+        if chip.startswith("nvidia,tegra"):
+            return [{"gpu_model": chip.partition(",")[2]}]
+    raise Absent("no Tegra in the device tree")
 
 
 def gpu_state(root: str) -> list[dict[str, str]]:

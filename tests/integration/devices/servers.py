@@ -279,9 +279,11 @@ class Network:
         run("ip", "-n", server.inside[-1], "link", "set", "eth0", state)
 
     def lose(self, server: Server, percent: int) -> None:
-        """Drop so many percent of the packets that come to the board."""
-        rule = f"numgen random mod 100 < {percent} drop"
-        rules = f"table ip loss {{\nchain in {{\ntype filter hook input priority 0;\n{rule}\n}}\n}}\n"
+        """From now on drop so many percent of the packets that come to the board."""
+        rules = "table ip loss\ndelete table ip loss\n"
+        if percent:
+            rule = f"numgen random mod 100 < {percent} drop"
+            rules += f"table ip loss {{\nchain in {{\ntype filter hook input priority 0;\n{rule}\n}}\n}}\n"
         subprocess.run([*server.inside, "nft", "-f", "-"], input=rules, text=True, check=True)
 
     def slow_down(self, server: Server, kbit_s: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from servers import make_key, public_key, wait_for
+from servers import MARK, make_key, public_key, wait_for
 
 from device_agents.errors import DeviceBusy
 from hwprune.cli.app import root
@@ -88,6 +88,22 @@ def test_a_board_is_described_and_its_target_filled_in(run, board, sshd):
     assert names(run) == ["board"]
     assert address(sshd) in run("list").stdout
     wait_for(lambda: not sshd.processes())
+
+
+def test_the_target_of_a_boards_gpu_is_filled_in_and_marked_as_never_run(run, sshd, tmp_path):
+    """By what NVIDIA's tool would say: there is no GPU here."""
+    tool = tmp_path / "tools/nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'Imaginary 9000, 550.1, 8.9, 8192, 1500, 60.0'\n")
+    tool.chmod(0o755)
+    sshd.restart(f"SetEnv PATH={tool.parent}:{os.environ['PATH']} HOME={sshd.home} {MARK}={sshd.folder}")
+    words = ["--ssh", address(sshd), "--identity", sshd.user_key, "--host-key", sshd.host_key]
+    added = run("add", "board", *words)
+    assert added.exit_code == 0, added.stderr
+    assert "its GPU could be compiled for as sm_89, not run here" in added.stdout
+    shown = json.loads(run("show", "board", "--json").stdout)
+    assert shown["gpu_target"] == {"kind": "cuda", "arch": "sm_89"}
+    assert shown["target"]["kind"] == "llvm"
 
 
 def test_a_key_in_known_hosts_needs_no_word(run, sshd, user):

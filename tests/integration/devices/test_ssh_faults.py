@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import signal
 import subprocess
@@ -16,12 +15,14 @@ import threading
 import time
 
 import pytest
-from servers import CORE, SELF_TEST, agree, lowest_ms, wait_for
+from servers import CORE, SELF_TEST, wait_for
 
 from device_agents.client import AgentClient, TimingRequest
 from device_agents.errors import AgentError, AgentLost
 from device_agents.protocol import HOST_SILENCE_S
 from device_agents.ssh import SshTransport
+from hwprune.measurement.trust import grade, reference_level_ms
+from hwprune.records import bootstrap_interval_ms
 
 pytestmark = [pytest.mark.boards, pytest.mark.ssh, pytest.mark.timeout(180)]
 
@@ -183,6 +184,8 @@ from pathlib import Path
 from device_agents.client import AgentClient, TimingRequest
 from device_agents.registry import SshWay
 from device_agents.ssh import SshTransport
+from hwprune.measurement.trust import grade, reference_level_ms
+from hwprune.records import bootstrap_interval_ms
 
 way, path, digest = SshWay.model_validate_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 client = AgentClient(SshTransport(way))
@@ -267,18 +270,27 @@ def test_a_long_request_over_a_slow_link_is_not_taken_for_a_dead_one(namespaces,
     assert client.state()
 
 
-def test_lost_packets_leave_measured_values_as_they_are(namespaces, start_server, log_in, build):
-    """The clock is on the board: what is on the way has no part in the values."""
-    lossy, clean = namespaces.host("lossy"), start_server("clean")
+def test_lost_packets_leave_the_latency_within_its_own_interval(namespaces, log_in, build):
+    """The clock is on the board: what is on the way has no part in the values. One process is timed by turns."""
+    board = namespaces.host("board")
+    client = log_in(board)
     path, digest = build("KERNELS")
-    clients = [log_in(lossy), log_in(clean)]
-    namespaces.lose(lossy, 10)
-    handles = []
-    for client in clients:
-        client.put(path, digest)
-        handles.append(client.load(digest, cores=[CORE]).handle)
-    one, other = (functools.partial(lowest_ms, *pair) for pair in zip(clients, handles, strict=True))
-    assert agree(one, other, 0.03)
+    client.put(path, digest)
+    request = TimingRequest(client.load(digest, cores=[CORE]).handle, 0, (3000,))
+    blocks = {0: [], 10: []}
+    for _ in range(20):
+        for percent, found in blocks.items():
+            namespaces.lose(board, percent)
+            (result,) = client.measure([request], blocks=20, block_ms_min=3.0)
+            assert result.error is None
+            found += result.blocks
+        level_ms = reference_level_ms([block for found in blocks.values() for block in found])
+        grades = [grade([found], level_ms) for found in blocks.values()]
+        (low, high), (low_lossy, high_lossy) = (bootstrap_interval_ms(each.values_ms) for each in grades)
+        # On a busy machine it takes some turns until the numbers are good enough to be compared.
+        if all(each.trust != "C" for each in grades) and low <= high_lossy and low_lossy <= high:
+            return
+    pytest.fail(f"{low:.4f} to {high:.4f} ms ({grades[0]}), with losses {low_lossy:.4f} to {high_lossy:.4f} ms")
 
 
 def test_files_arrive_whole_though_packets_are_lost(namespaces, tmp_path):

@@ -130,6 +130,23 @@ def test_a_key_that_only_ssh_agent_has_is_used(sshd, log_in, agent_with):
     assert log_in(sshd, identity=None).state()
 
 
+def test_an_agent_that_the_configuration_names_is_asked(sshd, user, log_in, agent_with, monkeypatch, tmp_path):
+    agent_with(sshd.user_key)
+    sshd.user_key.unlink()
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
+    refusal(sshd, LoginRefused, identity=None)
+    (user / "config").write_text(f"Host 127.0.0.1\n  IdentityAgent {tmp_path}/agent.sock\n")
+    assert log_in(sshd, identity=None).state()
+
+
+@pytest.mark.parametrize(("named", "words"), [("none", "there is no key"), ("~/nobody", "nobody does not answer")])
+def test_an_agent_that_the_configuration_rules_out_is_not_asked(sshd, user, agent_with, named, words):
+    agent_with(sshd.user_key)
+    sshd.user_key.unlink()
+    (user / "config").write_text(f"IdentityAgent {named}\n")
+    assert words in refusal(sshd, LoginRefused, identity=None)
+
+
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
 def test_the_users_own_keys_are_found(sshd, user, log_in, kind):
     key = make_key(user / f"id_{kind}", kind)

@@ -1,5 +1,7 @@
 import ast
 import hashlib
+import importlib.util
+import resource
 import subprocess
 import sys
 import zipfile
@@ -66,6 +68,40 @@ def test_the_bundle_runs_without_anything_installed_and_ends_with_its_input(tmp_
         check=True,
     )
     assert done.stderr == b""
+
+
+def start(bundled, **options):
+    """Start the agent and end it at once; what is beside the shipped file then, the lock apart."""
+    command = [sys.executable, "-I", "-S", str(bundled)]
+    done = subprocess.run(command, input=b"no request\n", capture_output=True, timeout=20, check=True, **options)
+    assert done.stderr == b""
+    return {path.name: path.read_bytes() for path in bundled.parent.glob("agent-*") if path != bundled}
+
+
+def test_the_modules_are_compiled_once_and_taken_from_there(tmp_path):
+    bundled = bundle.build(tmp_path)
+    ((name, contents),) = start(bundled).items()
+    assert start(bundled) == {name: contents}
+    assert name.startswith(f"{bundled.stem}.{importlib.util.MAGIC_NUMBER.hex()}.")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from device_agents.agent import child; print(child.__file__)"
+    command = [sys.executable, "-I", "-S", "-c", code, str(tmp_path / name)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("child.pyc\n")
+
+
+def test_bytecode_that_was_torn_is_made_anew(tmp_path):
+    bundled = bundle.build(tmp_path)
+    ((name, contents),) = start(bundled).items()
+    (tmp_path / name).write_bytes(contents[:-1000] + bytes(1000))
+    ((again, whole),) = start(bundled).items()
+    assert len(whole) == len(contents)
+    assert again.split(".")[-2] == hashlib.sha256(whole).hexdigest()[:12]
+
+
+def test_an_agent_whose_bytecode_cannot_be_written_starts_without(tmp_path):
+    def write_nothing():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    assert start(bundle.build(tmp_path), preexec_fn=write_nothing) == {}
 
 
 def test_building_again_leaves_a_file_that_is_there_alone(tmp_path):

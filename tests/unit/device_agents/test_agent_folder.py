@@ -105,6 +105,8 @@ def test_using_a_library_does_not_make_it_look_changed(folder, tmp_path):
 def test_cleaning_leaves_the_running_file_the_lock_what_is_used_and_what_is_not_ours(folder, tmp_path):
     folder.lock("a test")
     used, unused = put(tmp_path, b"used"), put(tmp_path, b"unused")
+    compiled = BUNDLE.replace(".pyz", ".a70d0d0a.0123456789ab.pyz")
+    (tmp_path / compiled).write_bytes(b"bytecode")
     (tmp_path / "agent-ba9876543210.pyz").write_bytes(b"older")
     (tmp_path / f"{'3' * 64}.so.77.part").write_bytes(b"half")
     (tmp_path / "agent-ba9876543210.77.part").write_bytes(b"half")
@@ -113,7 +115,7 @@ def test_cleaning_leaves_the_running_file_the_lock_what_is_used_and_what_is_not_
         (tmp_path / name).write_bytes(b"theirs")
     assert folder.clean({used}) == len("unused") + len("older") + 2 * len("half")
     assert not (tmp_path / f"{unused}.so").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([BUNDLE, LOCK, f"{used}.so", *theirs])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([BUNDLE, compiled, LOCK, f"{used}.so", *theirs])
 
 
 def test_parts_that_nobody_sends_any_more_are_removed_by_the_next_holder(folder, tmp_path):

@@ -112,6 +112,13 @@ def test_gpus_are_described_by_their_driver(tmp_path, monkeypatch):
     assert cuda.present(str(tmp_path))
 
 
+def test_a_driver_that_knows_no_compute_capability_describes_the_rest(tmp_path, monkeypatch):
+    refusal = "echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2"
+    fake_tool(tmp_path, monkeypatch, f"case $1 in *compute_cap*) {refusal};; *) echo 'Old 1, 440.1, 8, 15, 60';; esac")
+    (gpu,) = cuda.gpus(str(tmp_path))
+    assert (gpu["gpu_model"], gpu["driver"], gpu["power_limit_w"]) == ("Old 1", "440.1", "60")
+
+
 def test_a_driver_that_finds_no_gpu_is_absent_with_its_words(tmp_path, monkeypatch):
     fake_tool(tmp_path, monkeypatch, "echo 'No devices were found'; exit 6")
     facts = cuda.describe(str(tmp_path))

@@ -23,6 +23,7 @@ BOARD = {
     "sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n",
     "proc/loadavg": "1.25 0.80 0.50 2/300 4242\n",
     "proc/pressure/cpu": "some avg10=12.50 avg60=3.00 total=123\nfull avg10=0.00 avg60=0.00 total=0\n",
+    "proc/self/stat": "77 (python (3)) S 1 2 3 4 5 6 7 8 9 10 125 50 0 0\n",
     "proc/stat": "cpu  100 100 200 1000 500 50 50 300 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n",
 }
 
@@ -46,6 +47,7 @@ def test_every_reader_reads_a_board(board, monkeypatch):
         "load_average": 1.25,
         "cpu_pressure_percent": 12.5,
         "cpu_times_s": {"busy": 5.0, "idle": 15.0, "stolen": 3.0},
+        "agent_time_s": 1.75,
         "throttle_count": 5,
         "throttle_flags": 0x50005,
         "cooling_states": {"cooling_device0 cpufreq-cpu0": 1},

@@ -79,7 +79,7 @@ def test_the_reference_is_read_between_the_untimed_calls_and_the_block():
     jobs = {0: Job(Sleeper(0.001, log=log, name="call"), load=Load(busy_ns=5e6))}
     (block,) = run_round(jobs, [0], Reference(Sleeper(log=log, name="reference")), OPEN, NO_METER, budget_s=10.0)
     first = log.index("reference")
-    assert first >= 2
+    assert first >= 1
     assert set(log[:first]) == {"call"}
     assert log[first:].count("call") == 1 + len(block["ns"])
 

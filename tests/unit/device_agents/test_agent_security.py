@@ -42,9 +42,14 @@ def offences(text):
     return found
 
 
+#: The start compiles the shipped file itself, before there is a wire; it reads no bytecode.
+COMPILING = {"__main__.py": ["marshal", "compile"]}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_nothing_shipped_runs_what_came_over_the_wire_or_asks_a_clock_that_can_be_set(name):
-    assert offences(SHIPPED[name]) == []
+    assert offences(SHIPPED[name]) == COMPILING.get(name, [])
+    assert "marshal.load" not in SHIPPED[name]
 
 
 @pytest.mark.parametrize("name", HOST_SIDE)
@@ -78,7 +83,7 @@ def test_programs_are_started_from_lists_that_begin_with_a_fixed_name():
     assert starts == {
         "children.py": ["command"],
         "governor.py": ["command"],
-        "host_facts.py": ["loaders[:1]", "command"],
+        "host_facts.py": ["loaders[:1]"],
         "power.py": ["[path, *arguments]"],
     }
 

@@ -85,6 +85,19 @@ def test_it_looks_at_the_other_cores_meanwhile_and_stays_where_the_device_is_at_
     assert seen[-1] == 2
 
 
+def test_a_core_that_cannot_be_used_is_passed_over():
+    seen = []
+
+    def pin(cores):
+        if cores == [3]:
+            raise OSError("the core was switched off")
+        seen.extend(cores)
+
+    gate = Gate(level_ns=1000, patience=2.0, cores=[3, 2], pin=pin)
+    assert gate.wait(Slow(1200, 1300, 1250, 1000), 1300) == 1000
+    assert seen == [2, 2]
+
+
 def test_a_level_that_is_not_known_is_looked_for_first(monkeypatch):
     monkeypatch.setattr(timing, "LEVEL_NS", 20_000_000)
     seldom = Slow(again=[1300] * 9 + [1000])
@@ -153,6 +166,13 @@ def test_neighbouring_blocks_share_a_reading_of_the_reference():
     assert log == [*reading, 0, 0, *reading, 1, 1, *reading]
     assert blocks[0]["after_ns"] == blocks[1]["before_ns"]
     assert [block["job"] for block in blocks] == [0, 1]
+
+
+def test_a_reading_of_a_slow_reference_kernel_takes_fewer_calls():
+    quick, slow = Sleeper(), Sleeper(2 * timing.GATED_NS_MAX / 1e9)
+    assert Reference(slow).ns() >= 2 * timing.GATED_NS_MAX
+    assert Reference(quick).ns() < timing.GATED_NS_MAX
+    assert slow.calls == timing.SLOW_REFERENCE_CALLS < quick.calls == timing.REFERENCE_CALLS + 1
 
 
 def test_a_round_keeps_the_order_it_is_given():

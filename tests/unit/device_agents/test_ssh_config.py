@@ -69,6 +69,28 @@ def test_an_alias_gives_everything(config):
     assert board.only_identities
 
 
+@pytest.mark.parametrize(
+    ("line", "agent"),
+    [
+        ("", None),
+        ("IdentityAgent SSH_AUTH_SOCK", None),
+        ("IdentityAgent none", ""),
+        ("IdentityAgent $MY_AGENT", "/run/mine"),
+        ("IdentityAgent ${MY_AGENT}", "/run/mine"),
+        ("IdentityAgent $NOT_SET", ""),
+        ('IdentityAgent "~/my agents/sock"', "/home/me/my agents/sock"),
+        ("IdentityAgent %d/%n/%h-%p-%r%%.sock", "/home/me/pi/10.0.0.7-2200-root%.sock"),
+        ("IdentityAgent /run/${MY_NAME}/%x", "/run/sock/%x"),
+    ],
+)
+def test_the_users_agent_is_named_as_openssh_has_it(config, monkeypatch, line, agent):
+    for name, value in {"HOME": "/home/me", "MY_AGENT": "/run/mine", "MY_NAME": "sock"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NOT_SET", raising=False)
+    (board,) = route("pi", None, config(f"Host pi\n HostName 10.0.0.7\n Port 2200\n User root\n {line}\n"))
+    assert board.identity_agent == agent
+
+
 def test_what_was_typed_wins(config):
     text = "Host pi\n HostName 10.0.0.7\n Port 2200\n User pi\n ProxyCommand relay %r %h %p"
     (board,) = route("root@pi:22", None, config(text))

@@ -21,6 +21,12 @@ def test_busy_and_stolen_cores_are_told() -> None:
     assert load(times(10, 10), times(10, 11, stolen=1.52), 1.0) == "other programs keep 1.5 cores busy"
 
 
+def test_the_agents_own_work_is_no_load() -> None:
+    before, after = times(10, 10) | {"agent_time_s": 3.0}, times(10.9, 10) | {"agent_time_s": 3.8}
+    assert load(before, after, 1.0) == ""
+    assert load(before, after | {"agent_time_s": None}, 1.0) == "other programs keep 0.9 cores busy"
+
+
 def test_a_device_that_tells_nothing_is_taken_as_ready() -> None:
     unknown = {"cpu_times_s": None, "temperatures_celsius": None, "throttle_flags": None}
     assert (load(unknown, unknown, 1.0), heat(unknown, {}), throttling(unknown)) == ("", "", "")

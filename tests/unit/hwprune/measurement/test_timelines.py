@@ -1,5 +1,7 @@
 """Kernels timed inside networks, on a device that is this computer."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,13 @@ def test_a_network_that_cannot_run_has_no_times_and_the_others_have(measurer, co
     if timed is None:
         pytest.skip("this machine is too busy to measure anything")
     assert len(timed) == timeline.calls
+
+
+def test_a_spare_core_that_cannot_be_used_is_done_without(measurer, compiled):
+    cores = (max(os.sched_getaffinity(0)), 4095)
+    measurer.device = measurer.device.model_copy(update={"cores": cores})
+    with open_timer(measurer, compiled[2]) as timer:
+        assert timer is not None
 
 
 def test_a_lost_agent_is_started_again_and_the_library_loaded_there(tmp_path, compiled):
