@@ -4,12 +4,14 @@
 
 One thread, float32. Both sides run chains of 16 equal layers on the same input and weights (``comparison/chains.py``):
 ours is a network's library as the compiler makes it; ONNX Runtime has all its optimizations, and its input and output
-are bound. Both outputs are compared with torch's before both are timed in turns; what counts is the fastest round of
-each. Given are microseconds of one layer.
+are bound. Both outputs are compared with torch's before both are timed in turns. What counts is the median, over
+rounds, of the ratio of times that follow one another within milliseconds: a neighbour on the core slows whole sittings
+by a third, and both sides alike. For the same reason widths are compared by their time over that of the family's
+anchor, which is timed with each of them. Microseconds are those of one layer in its fastest round.
 
 The worst step of a family and its worst ratio are the largest of many noisy numbers. So the shapes that make them are
 built and timed again, all suspects of a family in turns with each other, until the worst have been timed often enough;
-every shape keeps its fastest round on either side.
+each is the median of its sittings.
 
 What was timed stands in ``benchmarks/results/kernels.json`` at once; ``--resume`` goes on with it.
 """
@@ -20,18 +22,20 @@ import argparse
 import contextlib
 import itertools
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from comparison.chains import LAYERS, Case, Chain, onnx_model, random_input
 from comparison.families import FAMILIES, SHAPE_MIN, STEP_MAX, UNTUNED_MIN, Family
 from comparison.sides import OnnxRuntimeSide, OurSide, difference
-from comparison.turns import geometric_mean, in_turns
+from comparison.turns import geometric_mean, in_turns, rounds
 from comparison.untuned import untuned_layer
 from conditions import print_conditions
 from measuring.kept import Kept
@@ -44,7 +48,10 @@ from hwprune.compilation.targets import host_target
 TOLERANCE = 1e-4
 
 #: Seconds of rounds for a shape, and for suspects that are timed again.
-SPEND_S, SPEND_AGAIN_S = 0.2, 0.5
+SPEND_S, SPEND_AGAIN_S = 0.1, 0.5
+
+#: Width of the shape that others of a family are compared with.
+ANCHOR_WIDTH = 32
 
 #: A worst shape has been timed so often at least; and so many times are suspects of a family timed again at most.
 TIMED_MIN, TIMES_AGAIN, TIMES_AGAIN_QUICK = 3, 12, 2
@@ -58,22 +65,34 @@ class Row:
         case: the shape.
         ours_us: fastest time of one layer, us.
         ort_us: ONNX Runtime's.
-        times: how often it was timed.
+        ratios: of each sitting, ONNX Runtime's time over ours.
+        relatives: of each sitting, our time over that of the family's anchor.
     """
 
     case: Case
     ours_us: float = math.inf
     ort_us: float = math.inf
-    times: int = 0
+    ratios: list[float] = field(default_factory=list)
+    relatives: list[float] = field(default_factory=list)
+
+    @property
+    def times(self) -> int:
+        """How often it was timed."""
+        return len(self.ratios)
 
     @property
     def ratio(self) -> float:
         """ONNX Runtime's time over ours."""
-        return self.ort_us / self.ours_us
+        return statistics.median(self.ratios)
 
-    def figures(self) -> dict[str, float]:
+    @property
+    def relative(self) -> float:
+        """Our time over that of the family's anchor."""
+        return statistics.median(self.relatives)
+
+    def figures(self) -> dict[str, Any]:
         """What is kept of it."""
-        return {"ours_us": self.ours_us, "ort_us": self.ort_us, "times": self.times}
+        return {name: getattr(self, name) for name in ("ours_us", "ort_us", "ratios", "relatives")}
 
 
 class Workshop:
@@ -122,15 +141,18 @@ class Workshop:
                     raise SystemExit(f"{case.op} {case.name}: {name} output differs from torch's by {found:.1e}")
             yield ours, theirs
 
-    def time(self, rows: Sequence[Row], spend_s: float) -> None:
-        """Time the shapes of some rows in turns with each other."""
+    def time(self, rows: Sequence[Row], anchor: Case, spend_s: float) -> None:
+        """Time the shapes of some rows in turns with each other and with the anchor."""
         with contextlib.ExitStack() as stack:
             sides = [stack.enter_context(self.both(row.case)) for row in rows]
-            times = in_turns([side.call for pair in sides for side in pair], spend_s)
-        for row, ours_s, ort_s in zip(rows, times[::2], times[1::2], strict=True):
-            row.ours_us = min(row.ours_us, 1e6 * ours_s / LAYERS)
-            row.ort_us = min(row.ort_us, 1e6 * ort_s / LAYERS)
-            row.times += 1
+            beside = stack.enter_context(self.ours(anchor, Chain(anchor).eval()))
+            calls = [call for ours, theirs in sides for call in (beside.call, ours.call, theirs.call)]
+            times = np.array(rounds(calls, spend_s)).reshape(-1, len(rows), 3) * (1e6 / LAYERS)
+        for row, (anchor_us, ours_us, ort_us) in zip(rows, times.transpose(1, 2, 0), strict=True):
+            row.ours_us = min(row.ours_us, float(ours_us.min()))
+            row.ort_us = min(row.ort_us, float(ort_us.min()))
+            row.ratios.append(float(np.median(ort_us / ours_us)))
+            row.relatives.append(float(np.median(ours_us / anchor_us)))
 
     def over_untuned(self, case: Case) -> float:
         """Time of TVM's unscheduled layer over ours."""
@@ -146,8 +168,8 @@ def steps(rows: Sequence[Row]) -> list[Step]:
     """For each width the largest ratio of its time to that of a larger width, the worst first."""
     found: list[Step] = []
     for index, row in enumerate(rows[:-1]):
-        larger = min(rows[index + 1 :], key=lambda other: other.ours_us)
-        found.append((row.ours_us / larger.ours_us, row, larger))
+        larger = min(rows[index + 1 :], key=lambda other: other.relative)
+        found.append((row.relative / larger.relative, row, larger))
     return sorted(found, key=lambda step: -step[0])
 
 
@@ -165,9 +187,10 @@ def run(family: Family, options: argparse.Namespace, workshop: Workshop, kept: K
     started = time.perf_counter()
     known = kept.parts.setdefault(family.name, {})
     rows = [Row(case, **known.get(case.name, {})) for case in family.cases(options.quick, options.widths)]
+    anchor = family.of_width(ANCHOR_WIDTH) if family.of_width else rows[0].case
 
     def time_again(some: Sequence[Row], spend_s: float) -> None:
-        workshop.time(some, spend_s)
+        workshop.time(some, anchor, spend_s)
         known.update({row.case.name: row.figures() for row in some})
         kept.write()
 
@@ -219,7 +242,7 @@ def report(
     for size, narrow, wide in worst_steps[:3]:
         print(
             f"  step {narrow.case.in_channels} -> {wide.case.in_channels}: "
-            f"{narrow.ours_us:.2f} -> {wide.ours_us:.2f} us, {size:.3f}"
+            f"{narrow.relative:.4f} -> {wide.relative:.4f} of the anchor, {size:.3f}"
         )
     print(end="", flush=True)
 

@@ -21,25 +21,30 @@ LONG_S = 0.01
 
 
 def in_turns(calls: Sequence[Call], spend_s: float, rest_s: float = 0.0) -> list[float]:
-    """Seconds a call takes: the fastest of its rounds, each the mean of as many calls as fill ``ROUND_S``.
+    """Seconds a call takes: the fastest of its :func:`rounds`."""
+    return [min(seconds) for seconds in zip(*rounds(calls, spend_s, rest_s), strict=True)]
+
+
+def rounds(calls: Sequence[Call], spend_s: float, rest_s: float = 0.0) -> list[list[float]]:
+    """Seconds that each call takes in each round, the mean of as many calls as fill ``ROUND_S``.
 
     Args:
-        calls: what is timed, one round of each in turn.
+        calls: what is timed, one after the other in every round.
         spend_s: rounds go on for so long, but there are at least ``ROUNDS``.
-        rest_s: pause before each round, in which threads of the call before come to rest.
+        rest_s: pause before each call's part, in which threads of the call before come to rest.
     """
     counts = [max(1, math.ceil(ROUND_S / _warm(call))) for call in calls]
-    best = [math.inf] * len(calls)
-    started, rounds = time.perf_counter(), 0
-    while rounds < ROUNDS or time.perf_counter() - started < spend_s:
+    found: list[list[float]] = []
+    started = time.perf_counter()
+    while len(found) < ROUNDS or time.perf_counter() - started < spend_s:
+        found.append([])
         for index, (call, count) in enumerate(zip(calls, counts, strict=True)):
             if rest_s:
                 time.sleep(rest_s)
-            if best[index] < LONG_S:
+            if len(found) == 1 or found[-2][index] < LONG_S:
                 call()
-            best[index] = min(best[index], _mean(call, count))
-        rounds += 1
-    return best
+            found[-1].append(_mean(call, count))
+    return found
 
 
 def _warm(call: Call) -> float:
