@@ -34,8 +34,8 @@ PACED_WARMUP_S = 1.0
 #: Untimed work before a block is done in pieces of so many calls' time, and looked at between them.
 BUSY_PIECE_NS = 10_000_000
 
-#: Calls of the reference kernel on each side of a block; the fastest counts.
-REFERENCE_CALLS = 12
+#: Calls of the reference kernel on each side of a block, the fastest of which counts: as many as fit in so much time.
+REFERENCE_CALLS, REFERENCE_CALLS_MIN, REFERENCE_NS = 12, 3, 5_000_000
 
 #: The device runs at its own level where the reference kernel takes no longer than this share more.
 NEAR_LEVEL = 0.03
@@ -184,9 +184,11 @@ class Reference:
         self._time_calls = timer
 
     def ns(self) -> int:
-        """Fastest of a few calls, in ns."""
+        """Fastest of a few calls, in ns; of fewer where each takes long: readings are not to outlast the blocks."""
         self._call()
-        return min(self._time_calls(self._call, REFERENCE_CALLS, 1))
+        (first_ns,) = self._time_calls(self._call, 1, 1)
+        calls = min(REFERENCE_CALLS, max(REFERENCE_CALLS_MIN, REFERENCE_NS // max(1, first_ns)))
+        return min(first_ns, *self._time_calls(self._call, calls - 1, 1))
 
 
 class Gate:

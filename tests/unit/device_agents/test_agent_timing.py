@@ -155,6 +155,12 @@ def test_neighbouring_blocks_share_a_reading_of_the_reference():
     assert [block["job"] for block in blocks] == [0, 1]
 
 
+def test_a_slow_device_reads_the_reference_by_fewer_calls():
+    call = Sleeper(timing.REFERENCE_NS / 1e9)
+    assert Reference(call).ns() >= timing.REFERENCE_NS
+    assert call.calls == timing.REFERENCE_CALLS_MIN + 1
+
+
 def test_a_round_keeps_the_order_it_is_given():
     jobs = {place: Job(Sleeper()) for place in range(4)}
     blocks = run_round(jobs, [3, 1, 0], Reference(Sleeper()), OPEN, NO_METER, budget_s=10.0)
