@@ -21,6 +21,11 @@ def test_busy_and_stolen_cores_are_told() -> None:
     assert load(times(10, 10), times(10, 11, stolen=1.52), 1.0) == "other programs keep 1.5 cores busy"
 
 
+def test_time_is_that_of_the_device() -> None:
+    before, after = ({**times(busy, 10), "clock_s": clock_s} for busy, clock_s in ((10, 7.0), (12.04, 9.0)))
+    assert load(before, after, 20.0) == "other programs keep 1.0 cores busy"
+
+
 def test_a_device_that_tells_nothing_is_taken_as_ready() -> None:
     unknown = {"cpu_times_s": None, "temperatures_celsius": None, "throttle_flags": None}
     assert (load(unknown, unknown, 1.0), heat(unknown, {}), throttling(unknown)) == ("", "", "")
