@@ -1,7 +1,7 @@
 # An active virtual environment is used as it is; without one, .venv is made and filled.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench test-devices test-gpu clean compiler
+.PHONY: help demo test test-long check bench test-devices test-boards test-gpu clean compiler
 
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
 
@@ -47,11 +47,14 @@ bench: compiler $(DEV)  ## Run every benchmark in its quick form
 	done; [ $$found = 1 ] || echo "there are no benchmarks yet"
 
 # Emulated boards are kept in $$HWPRUNE_BOARDS (hwprune-boards in the temp folder); building them takes a minute, once.
-# test_board_fleet.py profiles and searches two of them, which takes a quarter of an hour: run it by its name.
 test-devices: compiler $(DEV)  ## Run the tests against SSH servers, network namespaces and emulated arm64 boards
 	@tests/integration/devices/install.sh || echo "not all could be installed: tests that need it are skipped"
 	$(call pytest,-n 2 --dist loadfile -m boards tests/unit tests/integration/devices/test_board_faults.py tests/integration/devices/test_board_latency.py)
 	$(call pytest,-m boards tests/integration --ignore-glob '*/test_board_*')
+
+test-boards: compiler $(DEV)  ## Profile and search two emulated boards whose time is counted in instructions
+	@tests/integration/devices/install.sh || echo "not all could be installed: tests that need it are skipped"
+	$(call pytest,tests/integration/devices/test_board_fleet.py)
 
 test-gpu: compiler $(DEV)  ## Run the tests that need a CUDA device
 	@if reason=$$($(BIN)/python -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "torch %s finds no CUDA device" % torch.__version__)' 2>&1); \

@@ -4,7 +4,8 @@
 
 The boards are SSH servers in network namespaces of this computer, so this needs root, openssh-server and iproute2, and
 says nothing of speed: all of them share its cores. Each sees a /proc of its own that does not tell of the others' work.
-What is looked at: a profile for every board but two, one clear reason for each of these, and that nothing hangs.
+What is looked at: a profile for every board but two, one clear reason for each of these, that nothing hangs, and what
+memory and disk it takes.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import yaml
 from conditions import print_conditions, print_result
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/integration/devices"))
-from servers import MARK, Network, Server, run, send, wait_for
+from measuring.hosts import MARK, Network, Server, missing, run, send, wait_for
 
 #: Hosts, and those of the quick form, which has little patience with lost boards, too.
 HOSTS, QUICK_HOSTS, QUICK_WAITS_S = 30, 4, (0.5, 1.0)
@@ -67,8 +68,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_HOSTS} hosts, and little patience")
     options = parser.parse_args()
     print_conditions()
-    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "ssh-keygen", "unshare"))):
-        print("not run: it needs root, iproute2 and openssh-server")
+    if reason := missing():
+        print(f"not run: {reason}")
         return print_result({"benchmark": "fleet", "skipped": True})
     count = options.hosts or (QUICK_HOSTS if options.quick else HOSTS)
     with tempfile.TemporaryDirectory() as name:
@@ -76,7 +77,9 @@ def main() -> None:
         prepare(folder, QUICK_WAITS_S if options.quick else ())
         with contextlib.closing(Network(folder / "hosts")) as network:
             boards = start_hosts(folder, network, count)
-            print_result(judge(folder, boards))
+            with Resources(folder) as resources:
+                result = judge(folder, boards)
+            print_result({**result, **resources.facts()})
 
 
 def prepare(folder: Path, waits_s: tuple[float, ...]) -> None:
@@ -95,7 +98,7 @@ def start_hosts(folder: Path, network: Network, count: int) -> dict[str, Server]
     config = (
         f"Host jump\n  HostName {jump.address}\n  User root\n  IdentityFile {jump.user_key}\n  IdentitiesOnly yes\n"
     )
-    boards, inventory = {}, {}
+    boards, inventory, cores = {}, {}, sorted(os.sched_getaffinity(0))
     for number in range(count):
         name = f"board{number:02d}"
         board = boards[name] = network.host(name, behind=jump)
@@ -108,7 +111,7 @@ def start_hosts(folder: Path, network: Network, count: int) -> dict[str, Server]
             "ssh": f"root@{board.address}",
             "host_key": [jump.host_key, board.host_key],
             "identity": str(board.user_key),
-            "cores": [number % len(os.sched_getaffinity(0))],
+            "cores": [cores[number % len(cores)]],
         }
     (folder / ".ssh/config").write_text(config)
     (folder / "boards.yaml").write_text(yaml.safe_dump(inventory))
@@ -151,6 +154,48 @@ def judge(folder: Path, boards: dict[str, Server]) -> dict[str, Any]:
         "profiling_s": round(profiling_s, 1),
         "left_running": {name: processes for name, processes in left.items() if processes},
     }
+
+
+class Resources:
+    """The most memory and disk that is taken while the context lasts, beyond what was taken before.
+
+    Memory is that of the whole computer: other programs count, too.
+
+    Args:
+        folder: all files are below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ended = threading.Event()
+        self._watching = threading.Thread(target=self._watch)
+        self._memory_mib = self._disk_mib = 0.0
+
+    def __enter__(self) -> Self:
+        self._available_mib = available_mib()
+        self._watching.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._watching.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(3.0):
+            self._memory_mib = max(self._memory_mib, self._available_mib - available_mib())
+            self._disk_mib = max(self._disk_mib, float(run("du", "-sm", str(self._folder), check=False).split()[0]))
+
+    def facts(self) -> dict[str, float]:
+        """Both, for programs."""
+        return {"memory_mib": round(self._memory_mib), "disk_mib": round(self._disk_mib)}
+
+
+def available_mib() -> float:
+    """Memory of the computer that programs can have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:

@@ -2,54 +2,60 @@
 
     python benchmarks/measure.py [--quick] [--pause-minutes 30] [--resume]
 
-1. *The repetition.* The whole matrix of models and devices is measured, and measured again after a pause. A cell agrees
-   if both 95 % intervals overlap, and one without a number does not; at least 90 % of the cells shall. The devices are
-   cores of this computer, and two of them together.
-2. *The tool*, during the pause. Every model is measured with ``--engine onnxruntime`` and by the tool that comes with
+1. *The loss.* Ten models are measured on three devices: this computer, and two boards that are SSH servers in network
+   namespaces of it, which take turns. One board is killed when half of its cells are measured; every other cell shall
+   be filled all the same, and the missing ones when the board is back and the command is given again. Without root
+   there are no boards, and nothing is killed.
+2. *The repetition.* The whole matrix is measured again after a pause. A cell agrees if both 95 % intervals overlap, and
+   one without a number does not; at least 90 % of the cells shall.
+3. *The tool*, during the pause. Every model is measured with ``--engine onnxruntime`` and by the tool that comes with
    the package, ``onnxruntime.tools.onnxruntime_test`` (``onnxruntime_perf_test`` is not in it), on the same core in
    turns. The tool gives the mean of its iterations; what counts is the 10th percentile of many short runs of it, as
    hwprune's latency is that of single calls. The tool takes no number of threads, so its sessions are made with one.
    Judged is the median ratio of a model over all rounds, of latencies as they were timed (at most 5 % from 1).
 
 Partial results lie in ``results/measure.json``, what is measured with in ``results/measure.partial``; ``--resume`` goes
-on from there.
+on from there, at the very cell that it was broken off at.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import os
-import re
+import functools
 import shutil
-import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from comparison.model_zoo import QUICK, ZOO, write_zoo
+from comparison.onnxruntime_tool import by_the_tool
 from conditions import print_conditions
 from measuring.dense import told_console
+from measuring.hosts import Server, missing, open_boards
 from measuring.kept import RESULTS, Kept
-from onnxruntime.tools import onnxruntime_test
 
-from hwprune.experiments.devices import add_local
+from hwprune.experiments import session
+from hwprune.experiments.devices import add_board, add_local
 from hwprune.experiments.home import Home
-from hwprune.experiments.matrix import Cell
 from hwprune.experiments.measure import Request, measure
-from hwprune.experiments.progress import Console, Silent
+from hwprune.experiments.progress import Console
 
 ROUNDS, ROUNDS_QUICK = 5, 1
 PAUSE_MIN = 30.0
-#: Runs of the tool in a round, and iterations that take at least so long together.
-TOOL_RUNS, TOOL_S = 25, 0.02
 DIFFERENCE_MAX, AGREEMENT_MIN = 0.05, 0.9
+
+#: The devices of the matrix: this computer, and two boards, the last of which is killed.
+HERE, BOARDS = "here", ("board", "doomed")
+#: A core of this computer, for the comparison with the tool, which stays on one.
+CORE = "core"
+#: The quick form has little patience with a lost board.
+QUICK_WAITS_S = (0.5, 1.0)
 
 
 def main() -> None:
@@ -63,17 +69,28 @@ def main() -> None:
     console = told_console()
     kept = Kept("measure", is_resumed=options.resume, is_quick=options.quick)
     pause_min = 0.0 if options.quick else options.pause_minutes
-    with open_folder(is_kept=not options.quick, is_resumed=options.resume) as folder:
+    if options.quick:
+        session.RECONNECT_WAITS_S = QUICK_WAITS_S
+    with open_folder(is_kept=not options.quick, is_resumed=options.resume) as folder, boards_here() as boards:
         models = write_zoo(folder, list(ZOO)[:QUICK] if options.quick else list(ZOO))
         home = Home(folder / "home")
-        devices = add_devices(home)
-        first = kept.part("first", lambda: whole_matrix(home, devices, models, console))
+        add_devices(home, boards)
+        bench = Bench(home, boards, models, console)
+        began_s = kept.part("began_s", time.time)
+        lossy = kept.part("lossy", lambda: bench.with_a_loss(began_s)) if boards else None
+        first = kept.part("first", lambda: bench.matrix(began_s))
+        loss = loss_of(lossy["cells"], first["cells"]) if lossy else None
         rounds = ROUNDS_QUICK if options.quick else ROUNDS
-        tool = kept.part("tool", lambda: by_the_tool(home, devices[0], models, rounds, console))
+        tool = []
+        with console.progress(len(models), "comparing with the tool") as steps:
+            for model in models:
+                work = functools.partial(by_the_tool, home, CORE, model, rounds)
+                tool.append(kept.part(f"tool {model.stem}", work))
+                steps.advance(1, model.stem)
         show_tool(tool)
-        if "again" not in kept.parts:
+        if "began_again_s" not in kept.parts:
             pause(first["ended_s"] + 60 * pause_min, console)
-        again = kept.part("again", lambda: whole_matrix(home, devices, models, console))
+        again = kept.part("again", lambda: bench.matrix(kept.part("began_again_s", time.time)))
     rows = [repeated(*pair) for pair in zip(first["cells"], again["cells"], strict=True)]
     show_repetition(rows)
     worst = max((abs(row["ratio"] - 1) for row in tool if row["ratio"] is not None), default=None)
@@ -85,6 +102,7 @@ def main() -> None:
         {
             "quick": options.quick,
             "onnxruntime": onnxruntime.__version__,
+            "loss": loss,
             "worst_difference": worst,
             "without_ratio": unknown,
             "tool": tool,
@@ -110,17 +128,91 @@ def open_folder(*, is_kept: bool, is_resumed: bool) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def add_devices(home: Home) -> list[str]:
-    """Two cores of this computer as a device each, and both together as one of two threads."""
-    cores = tuple(sorted(os.sched_getaffinity(0))[:2])
-    wanted = {f"core{core}": (core,) for core in cores}
-    if len(cores) > 1:
-        wanted["both"] = cores
-    for name, pinned in wanted.items():
-        if name not in home.devices.names():
-            device = add_local(home, name, len(pinned))
-            home.devices.add(device.model_copy(update={"cores": pinned}))
-    return list(wanted)
+@contextlib.contextmanager
+def boards_here() -> Iterator[dict[str, Server]]:
+    """The boards; none where there can be none."""
+    if reason := missing():
+        print(f"nothing is killed: {reason}")
+        yield {}
+        return
+    with open_boards(BOARDS) as boards:
+        yield boards
+
+
+def add_devices(home: Home, boards: Mapping[str, Server]) -> None:
+    """This computer, one core of it, and the boards; those of an interrupted benchmark are elsewhere by now."""
+    known = home.devices.names()
+    if HERE not in known:
+        here = add_local(home, HERE)
+        home.devices.add(here.model_copy(update={"name": CORE, "cores": here.cores[:1]}))
+    for name, board in boards.items():
+        if name in known:
+            home.devices.add(home.devices.get(name).model_copy(update={"ssh": board.way()}))
+        else:
+            add_board(home, name, board.way())
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Models and devices.
+
+    Attributes:
+        home: knows the devices, and keeps what was measured.
+        boards: those that are not this computer itself.
+        models: files.
+        console: who is told how it goes.
+    """
+
+    home: Home
+    boards: Mapping[str, Server]
+    models: list[Path]
+    console: Console
+
+    def matrix(self, since_s: float) -> dict[str, Any]:
+        """Every model on every device; what was measured since a moment (in seconds since 1970) is taken as it is."""
+        request = Request(tuple(self.models), (HERE, *self.boards), max_age_s=time.time() - since_s)
+        began_s, found = time.time(), measure(self.home, request, self.console)
+        return {"began_s": began_s, "ended_s": time.time(), "cells": [asdict(cell) for cell in found.cells]}
+
+    def with_a_loss(self, since_s: float) -> dict[str, Any]:
+        """The same with a board that is killed midway, and stands again afterwards."""
+        doomed = BOARDS[-1]
+        ended = threading.Event()
+        killer = threading.Thread(target=self._kill, args=(doomed, ended))
+        killer.start()
+        try:
+            return self.matrix(since_s)
+        finally:
+            ended.set()
+            killer.join()
+            self.boards[doomed].restart()
+
+    def _kill(self, name: str, ended: threading.Event) -> None:
+        """End a board with all that runs on it once it has measured half of the models, unless all is over before."""
+        with self.home.open_store() as store:
+            enough = len(store.measurements(device=name)) + len(self.models) // 2
+            while not ended.wait(0.2):
+                if len(store.measurements(device=name)) >= enough:
+                    self.boards[name].stop()
+                    return
+
+
+def loss_of(lossy: list[dict[str, Any]], whole: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a killed board cost, and what was left to do when it was back; told, too."""
+    lost = [cell for cell in lossy if cell["latency_ms"] is None]
+    loss = {
+        "killed": BOARDS[-1],
+        "cells": len(lossy),
+        "lost": len(lost),
+        "lost_elsewhere": sum(cell["device"] != BOARDS[-1] for cell in lost),
+        "missing_at_last": sum(cell["latency_ms"] is None for cell in whole),
+        "needlessly_again": sum(
+            cell["source"] == "measured" and not before["error"] for before, cell in zip(lossy, whole, strict=True)
+        ),
+        "reasons": sorted({cell["error"] for cell in lost}),
+    }
+    print("\n" + "\n".join(f"{name} {value}" for name, value in loss.items()), flush=True)
+    return loss
 
 
 def pause(until_s: float, console: Console) -> None:
@@ -134,37 +226,6 @@ def pause(until_s: float, console: Console) -> None:
                 steps.advance(step_s)
 
 
-def by_the_tool(home: Home, device: str, models: list[Path], rounds: int, console: Console) -> list[dict[str, Any]]:
-    """Every model by hwprune and by the tool, in turns."""
-    (core,) = home.devices.get(device).cores
-    rows = []
-    with console.progress(len(models) * rounds, "comparing with the tool") as steps:
-        for model in models:
-            ours_ms, tool_ms, trust, ratios = [], [], "", []
-            for _ in range(rounds):
-                request = Request((model,), (device,), "onnxruntime", max_age_s=0.0)
-                cell = measure(home, request, Silent()).cells[0]
-                with on_core(core):
-                    told_ms = tool_latency_ms(model)
-                if cell.is_good:
-                    ours_ms.append(_as_timed_ms(cell))
-                    tool_ms.append(told_ms)
-                    trust += cell.trust or "-"
-                    ratios.append(cell.tvm_over_onnxruntime)
-                steps.advance(1, model.stem)
-            rows.append(
-                {
-                    "model": model.stem,
-                    "hwprune_ms": _median(ours_ms),
-                    "tool_ms": _median(tool_ms),
-                    "ratio": _median([ours / theirs for ours, theirs in zip(ours_ms, tool_ms, strict=True)]),
-                    "trust": trust,
-                    "tvm_over_onnxruntime": _median([ratio for ratio in ratios if ratio is not None]),
-                }
-            )
-    return rows
-
-
 def show_tool(rows: list[dict[str, Any]]) -> None:
     """The table of the comparison."""
     print(f"\n{'model':<16}{'hwprune ms':>12}{'tool ms':>10}{'ratio':>8}  trust  tvm/onnxruntime")
@@ -174,64 +235,6 @@ def show_tool(rows: list[dict[str, Any]]) -> None:
             f"{text(row['ratio'], '.3f', 8)}  {row['trust']:<5}{text(row['tvm_over_onnxruntime'], '.2f', 17)}",
             flush=True,
         )
-
-
-def _median(values: list[float]) -> float | None:
-    return statistics.median(values) if values else None
-
-
-def _as_timed_ms(cell: Cell) -> float:
-    """Latency as the agent timed it, not at the clock of the device's first measurement."""
-    assert cell.latency_ms is not None
-    return cell.latency_ms / (cell.clock_ratio or 1.0)
-
-
-class OneThread:
-    """ONNX Runtime's package as its tool sees it, with sessions of one thread."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(onnxruntime, name)
-
-    def InferenceSession(self, path: str, **_: Any) -> onnxruntime.InferenceSession:  # noqa: N802
-        """A session as hwprune makes it."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def tool_latency_ms(model: Path) -> float:
-    """10th percentile of the mean latencies that runs of the tool print."""
-    onnxruntime_test.onnxrt = OneThread()
-    iterations = max(5, round(TOOL_S * 1e3 / _tool_run_ms(model, 20)))
-    return float(np.percentile([_tool_run_ms(model, iterations) for _ in range(TOOL_RUNS)], 10))
-
-
-def _tool_run_ms(model: Path, iterations: int) -> float:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        onnxruntime_test.run_model(str(model), iterations, override_initializers=False)
-    found = re.search(r"avg latency: ([0-9.e-]+) ms", printed.getvalue())
-    assert found is not None
-    return float(found.group(1))
-
-
-@contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """This thread on the core that the agent measures on."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def whole_matrix(home: Home, devices: list[str], models: list[Path], console: Console) -> dict[str, Any]:
-    """Every model on every device, measured afresh."""
-    began_s = time.time()
-    matrix = measure(home, Request(tuple(models), tuple(devices), max_age_s=0.0), console)
-    return {"began_s": began_s, "ended_s": time.time(), "cells": [asdict(cell) for cell in matrix.cells]}
 
 
 def repeated(first: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:

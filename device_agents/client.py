@@ -58,6 +58,9 @@ NO_LOAD = Load()
 #: An agent's folder may hold so much, unless the host says otherwise.
 FOLDER_BYTES_MAX = 1 << 30
 
+#: An agent without a sign of life for so long counts as stuck, and a call may take so much longer than it says.
+SILENCE_S, MARGIN_S = 20.0, 20.0
+
 #: Messages that may wait to be looked at; an agent that sends more has to wait itself.
 WAITING_MAX = 1000
 
@@ -72,8 +75,8 @@ class AgentClient:
         holder: who is named to others that want the device meanwhile; this process if None.
         folder_bytes_max: libraries beyond this are dropped from the agent's folder, those unused for the longest first.
         idle_s: the agent ends itself when it hears nothing for so long.
-        silence_s: an agent without a sign of life for so long counts as stuck.
-        margin_s: what a call may take beyond the time that its own arguments allow.
+        silence_s: an agent without a sign of life for so long counts as stuck; None for :data:`SILENCE_S`.
+        margin_s: what a call may take beyond the time that its own arguments allow; None for :data:`MARGIN_S`.
 
     Attributes:
         warnings: what the agent says against measuring on this device.
@@ -89,12 +92,12 @@ class AgentClient:
         holder: str | None = None,
         folder_bytes_max: int = FOLDER_BYTES_MAX,
         idle_s: float = 3600.0,
-        silence_s: float = 20.0,
-        margin_s: float = 20.0,
+        silence_s: float | None = None,
+        margin_s: float | None = None,
     ) -> None:
         self._transport = transport
-        self._silence_s = silence_s
-        self._margin_s = margin_s
+        self._silence_s = SILENCE_S if silence_s is None else silence_s
+        self._margin_s = MARGIN_S if margin_s is None else margin_s
         self._turn = threading.Lock()
         self._next_id = 0
         self._failure: AgentError | None = None

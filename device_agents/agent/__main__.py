@@ -174,7 +174,7 @@ class Agent:
     def do_state(self) -> dict[str, Any]:
         """What this device is doing just now."""
         facts = host_state.merge(module.state(self._root) for module in self._platforms.values())
-        return dict(facts, disk_free_bytes=self._folder.free_bytes())
+        return dict(facts, clock_s=time.monotonic(), disk_free_bytes=self._folder.free_bytes())
 
     def do_load(self, library: str, cores: Any, self_test: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
         """Open a library in a process of its own and test it."""

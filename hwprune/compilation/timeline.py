@@ -27,8 +27,8 @@ from hwprune.records import Artifact
 MAGIC = 0x54494D45
 #: Most runs of one input.
 RUNS_MAX = 32
-#: Calls of the reference kernel on each side; the fastest counts.
-REFERENCE_CALLS = 12
+#: Calls of the reference kernel on each side, the fastest of which counts: as many as fit in so much time.
+REFERENCE_CALLS, REFERENCE_CALLS_MIN, REFERENCE_NS = 12, 3, 5_000_000
 
 _STAMPS = """
 #define CALLS %(calls)d
@@ -45,9 +45,9 @@ __attribute__((constructor)) static void fill(void)
 _RUN = """
 static float fastest_ns(int is_reference)
 {
-    int64_t fastest = INT64_MAX;
-    for (int32_t i = 0; i < %(reference_calls)d; i++) {
-        int64_t start = now_ns();
+    int64_t fastest = INT64_MAX, begin = now_ns(), start = begin;
+    for (int32_t i = 0; i < %(calls)d && (i < %(calls_min)d || start - begin < %(reference_ns)d); i++) {
+        start = now_ns();
         if (is_reference)
             reference_run();
         int64_t elapsed = now_ns() - start;
@@ -133,4 +133,5 @@ def source(family: Family, description: dict[str, Any], blob: Path, target: CpuT
     text = link.head(family.usages, json.dumps(description), target) + link.memory(family.arena_bytes, blob)
     text += c_code.CLOCK + _STAMPS % {"calls": len(calls), **sizes}
     text += threads.function("resident_run", Family.ARGUMENTS, body, target.threads)
-    return text + _RUN % {"reference_calls": REFERENCE_CALLS, "magic": MAGIC, "runs_max": RUNS_MAX}
+    reference = {"calls": REFERENCE_CALLS, "calls_min": REFERENCE_CALLS_MIN, "reference_ns": REFERENCE_NS}
+    return text + _RUN % {**reference, "magic": MAGIC, "runs_max": RUNS_MAX}

@@ -100,6 +100,7 @@ def load(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> str
 def quiet_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:
     """Busy cores that do not disturb a device of so many cores."""
     first, last = before.get("cpu_times_s"), after.get("cpu_times_s")
+    elapsed_s = _own_s(before, after, elapsed_s)
     cores = sum(last[name] - first[name] for name in last) / elapsed_s if first and last else 1.0
     return max(QUIET_CORES, QUIET_SHARE * float(cores))
 
@@ -116,4 +117,10 @@ def busy_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) 
     own_before_s, own_after_s = before.get("agent_time_s"), after.get("agent_time_s")
     own_s = 0.0 if own_before_s is None or own_after_s is None else own_after_s - own_before_s
     # Times come in ticks of 10 ms: one of each reading may belong to the time outside.
-    return max(0.0, spent_s - own_s - 2 * TICK_S) / elapsed_s
+    return max(0.0, spent_s - own_s - 2 * TICK_S) / _device_s(before, after, elapsed_s)
+
+
+def _device_s(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:
+    """Time between two readings by the device's own clock: ours counts the way there, too."""
+    passed_s: float = (after.get("clock_s") or 0.0) - (before.get("clock_s") or 0.0)
+    return passed_s if passed_s > 0 else elapsed_s

@@ -27,6 +27,11 @@ def test_the_agents_own_work_is_no_load() -> None:
     assert load(before, after | {"agent_time_s": None}, 1.0) == "other programs keep 0.9 cores busy"
 
 
+def test_time_is_that_of_the_device() -> None:
+    before, after = ({**times(busy, 10), "clock_s": clock_s} for busy, clock_s in ((10, 7.0), (12.04, 9.0)))
+    assert load(before, after, 20.0) == "other programs keep 1.0 cores busy"
+
+
 def test_a_device_that_tells_nothing_is_taken_as_ready() -> None:
     unknown = {"cpu_times_s": None, "temperatures_celsius": None, "throttle_flags": None}
     assert (load(unknown, unknown, 1.0), heat(unknown, {}), throttling(unknown)) == ("", "", "")
