@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from hwprune.experiments.unfinished import UnfinishedProfile
 from hwprune.measurement.timelines import NETWORKS_A_SITTING
 from hwprune.records import Measurement
 from latency_models.evaluation import MeasuredNetwork, held_out_error
+from latency_models.footprint import footprint_bytes
 from latency_models.kernel_table import KernelTable, KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.sampling import next_networks, next_shapes, plan_profile, ranges_of
@@ -193,7 +194,9 @@ class Profiler:
                 self._reasons.add("the reference kernel did not hold still")
             else:
                 self.kernels += len(times)
-                self.rows += zip(shapes.row(row), times, strict=True)
+                layers = shapes.row(row)
+                read = footprint_bytes(layers)
+                self.rows += zip(layers, [replace(time, footprint_bytes=read) for time in times], strict=True)
 
     def _corners(self) -> IntArray:
         """The dense network, the smallest, every other group narrow, the others narrow, then some between."""
