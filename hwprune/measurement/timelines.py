@@ -18,7 +18,7 @@ from hwprune.measurement.link import LostByWork
 from hwprune.measurement.loading import load
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.readiness import busy_cores, quiet_cores
-from hwprune.measurement.trust import DOUBT_LIMITS, LIMITS, is_doubtful, reference_level_ms
+from hwprune.measurement.trust import DOUBT_LIMITS, KEPT_BLOCKS_MIN, LIMITS, is_doubtful, reference_level_ms
 from hwprune.records import clock_doubt
 from latency_models.kernel_table import KernelTime
 
@@ -30,8 +30,9 @@ REQUESTS, REQUEST_MS = 8, 10.0
 WAIT_MS, PATIENCE_S = 40.0, 10.0
 #: The reference kernel of an emulated processor takes longer than a moment, for which nobody can wait.
 GATED_MS_MAX = 2.0
-#: Fewest runs that are kept of a network.
-KEPT_RUNS_MIN = 20
+#: A sitting lasts so long at least: others read from the caches and memory that cores share for a second or two, which
+#: slows networks with many weights and not the reference kernel.
+SITTING_S = 3.0
 #: Networks whose blocks take turns.
 NETWORKS_A_SITTING = 8
 #: Share of the kept runs, the fastest by their total, whose calls are averaged: sums of kernels are then networks.
@@ -62,7 +63,7 @@ class _Runs:
         """Runs during which the reference stood at its level."""
         for limit in LIMITS.values():
             near = [n for n, frame in enumerate(self.frames) if _movement(frame, level_ms) <= limit]
-            if len(near) >= KEPT_RUNS_MIN:
+            if len(near) >= KEPT_BLOCKS_MIN:
                 return near
         return []
 
@@ -138,11 +139,12 @@ class Timer:
             self._size(client, job)
         known_ms = self._measurer.reference_ms(self._timeline.artifact.schedule_version)
         level_ms = float("nan")
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
+        started = time.monotonic()
+        while (elapsed_s := time.monotonic() - started) < PATIENCE_S:
             running = [job for job in jobs if job.error is None]
             is_far = known_ms is not None and clock_doubt(known_ms / level_ms) > DOUBT_LIMITS["A"]
-            pending = running if is_far else [job for job in running if not job.kept(level_ms)]
+            all_need = is_far or elapsed_s < SITTING_S
+            pending = running if all_need else [job for job in running if not job.kept(level_ms)]
             if not pending:
                 break
             self._measurer.wait_until_ready()
