@@ -14,17 +14,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import block_diag
 from scipy.optimize import nnls
 
-from latency_models.features import FloatArray, padded, weight_bytes, widths
+from latency_models.features import FloatArray, mixes_channels, padded, weight_bytes, widths
 from latency_models.kernel_table import KernelTable
 from latency_models.shapes import IntArray, LayerShape
 
 #: Cache sizes that a device may have; what was timed tells which of them matter.
 CACHE_BYTES = tuple(1 << bits for bits in range(18, 26))
 
-#: Rows of a template from which they can tell how much of fetching it waits for (the mean has four coefficients).
-_ROWS_MIN = 6
+#: Rows of a template from which they can tell something of fetching beside their mean, and beside one of four terms.
+_ROWS_MIN, _ROWS_OF_FULL_MEAN = 4, 12
 #: Relative error that a time in a network is expected to have.
 _NOISE = 0.03
 #: Expected share of fetching that a template waits for, and the standard deviation of that belief.
@@ -110,27 +111,26 @@ def fit_fetch_cost(table: KernelTable, lanes: int) -> FetchCost:
         table: measured kernels, in networks of several footprints.
         lanes: float32 numbers of a vector register.
     """
-    parts = {template: part for template, part in table.by_template().items() if len(part) >= _ROWS_MIN}
-    parts = {template: part for template, part in parts.items() if _own_bytes(template, part).any()}
+    parts = {
+        template: part
+        for template, part in table.by_template().items()
+        if mixes_channels(template) and len(part) >= _ROWS_MIN  # others have hardly any weights
+    }
     if not parts:
         return FetchCost(1.0, 1.0, np.zeros(len(CACHE_BYTES)), {})
     cold = {template: _cold_bytes(template, part) for template, part in parts.items()}
     footprints = np.concatenate([_footprints(template, part) for template, part in parts.items()])
     reference = float(np.exp(np.mean(np.log(np.maximum(footprints, 1.0)))))
-    blocks, start, total = [], 0, sum(map(len, parts.values()))
-    for template, part in parts.items():
-        block = np.zeros((total, 4))
-        block[start : start + len(part)] = _mean_basis(template, part, lanes)
-        blocks.append(block)
-        start += len(part)
+    means = {template: _mean_basis(template, part, lanes) for template, part in parts.items()}
     latency_ms = np.concatenate([part.latency_ms for part in parts.values()])
     own = np.concatenate([_own_bytes(template, part) for template, part in parts.items()])
-    scale_ms = float(np.quantile(latency_ms[own > 0] / own[own > 0], _FASTEST_SHARE))
+    scale_ms = float(np.quantile(latency_ms / own, _FASTEST_SHARE))
     usual, spread = np.zeros(len(CACHE_BYTES)), np.full(len(CACHE_BYTES), scale_ms)
-    prices_ms = _most_plausible(np.hstack([*blocks, np.vstack(list(cold.values()))]), latency_ms, usual, spread)
+    X = np.hstack([block_diag(*means.values()), np.vstack(list(cold.values()))])
+    prices_ms = _most_plausible(X, latency_ms, usual, spread)
     exposures = {}
     for template, part in parts.items():
-        X = np.column_stack([_mean_basis(template, part, lanes), cold[template] @ prices_ms])
+        X = np.column_stack([means[template], cold[template] @ prices_ms])
         belief = np.array([_EXPOSURE]), np.array([_EXPOSURE_STD])
         exposures[template] = float(_most_plausible(X, part.latency_ms, *belief)[0])
     return FetchCost(reference, float(footprints.max()), prices_ms, exposures)
@@ -151,10 +151,13 @@ def _cold_bytes(template: LayerShape, part: KernelTable) -> FloatArray:
 
 
 def _mean_basis(template: LayerShape, part: KernelTable, lanes: int) -> FloatArray:
-    """``(n, 4)``: what a kernel takes when nothing has to be fetched is linear in these."""
+    """``(n, 4)``: what a kernel takes when nothing has to be fetched is linear in these; ``(n, 2)`` of few kernels."""
     in_channels, out_channels = widths(part.shapes)
     blocks = padded(out_channels, lanes if template.layout != "nchw" else 1)
-    return np.stack([np.ones(len(part)), in_channels, blocks, in_channels * blocks], axis=1).astype(np.float64)
+    columns = [np.ones(len(part)), in_channels * blocks]
+    if len(part) >= _ROWS_OF_FULL_MEAN:
+        columns += [in_channels, blocks]
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _most_plausible(X: FloatArray, latency_ms: FloatArray, expected: FloatArray, std: FloatArray) -> FloatArray:

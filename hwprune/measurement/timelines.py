@@ -32,7 +32,7 @@ WAIT_MS, PATIENCE_S = 40.0, 10.0
 GATED_MS_MAX = 2.0
 #: A sitting lasts so long at least: others read from the caches and memory that cores share for a second or two, which
 #: slows networks with many weights and not the reference kernel.
-SITTING_S = 3.0
+SITTING_S = 2.0
 #: Networks whose blocks take turns.
 NETWORKS_A_SITTING = 8
 #: Share of the kept runs, the fastest by their total, whose calls are averaged: sums of kernels are then networks.
