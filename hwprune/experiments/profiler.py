@@ -170,7 +170,7 @@ class Profiler:
             self._time_inside(timer, candidates[chosen], steps)
             candidates, goes = np.delete(candidates, chosen, axis=0), goes - len(chosen)
             yield
-            known = self._known_enough()
+            known = known_enough(self.rows)
             new = [template for template in self.bench.arithmetic.templates if template.template not in known]
             left = (self.effort.kernels - self.kernels) // max(1, len(new))
             count = min(left, goes, len(candidates))
@@ -185,7 +185,7 @@ class Profiler:
         candidates, shapes = self.session.candidates(self.bench), self.bench.arithmetic(widths)
         reference_ms = self.session.board.reference_ms(Compiler.schedule_version)
         found = {row: self.part.find(each, reference_ms) for row, each in enumerate(widths.tolist())}
-        known = self._known_enough()
+        known = known_enough(self.rows)
         missing = [row for row, times in found.items() if times is None]
         for start in range(0, len(missing), NETWORKS_A_SITTING):
             sitting = missing[start : start + NETWORKS_A_SITTING]
@@ -209,18 +209,6 @@ class Profiler:
                 ]
                 self.kernels += len(new)
                 self.rows += new
-
-    def _known_enough(self) -> set[LayerShape]:
-        """Templates of which no more kernels are taken: they hardly take any time, and some of each are known."""
-        found: dict[LayerShape, list[float]] = {}
-        for shape, timed in self.rows:
-            found.setdefault(shape.template, []).append(timed.latency_ms)
-        total_ms = sum(map(sum, found.values()))
-        return {
-            template
-            for template, times in found.items()
-            if len(times) >= ENOUGH_OF_TEMPLATE and sum(times) < LITTLE_SHARE * total_ms
-        }
 
     def _corners(self) -> IntArray:
         """The dense network, the smallest, every other group narrow, the others narrow, then some between."""
@@ -281,6 +269,19 @@ class Profiler:
             steps.advance(sum(map(is_trusted, found)))
         if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
             raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
+
+
+def known_enough(rows: Sequence[tuple[LayerShape, KernelTime]]) -> set[LayerShape]:
+    """Templates of which no more kernels are taken: they hardly take any time, and some of each are known."""
+    found: dict[LayerShape, list[float]] = {}
+    for shape, timed in rows:
+        found.setdefault(shape.template, []).append(timed.latency_ms)
+    total_ms = sum(map(sum, found.values()))
+    return {
+        template
+        for template, times in found.items()
+        if len(times) >= ENOUGH_OF_TEMPLATE and sum(times) < LITTLE_SHARE * total_ms
+    }
 
 
 def is_trusted(measurement: Measurement) -> bool:
