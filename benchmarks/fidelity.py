@@ -2,8 +2,9 @@
 
     python benchmarks/fidelity.py [--quick | --resume]
 
-Dense ResNet-20 (32x32x3), one thread. *Spread*: the agent's estimate and TVM's ``time_evaluator`` (mean and minimum)
-on the same library, in turns and at equal time, first as the computer is, then with a busy loop on every core.
+Dense ResNet-20 (32x32x3), one thread. *Spread*: the estimate that measurements are given as and TVM's
+``time_evaluator`` (mean and minimum) on the same library, in turns and at equal time, first as the computer is, then
+with a busy loop on every core; the level of the reference kernel is known from before, as it is of any device.
 *Differences*: the library against itself, loaded twice, and against one with some wider layers that takes 5 % longer,
 by pairs of blocks (``hwprune.measurement.pairs``). All figures in percent. Both parts are kept in
 ``benchmarks/results/fidelity.json``, from which ``--resume`` goes on.
@@ -26,12 +27,14 @@ from conditions import print_conditions
 from measuring.dense import open_local, told_console
 from measuring.kept import Kept
 
-from device_agents.client import AgentClient, TimingRequest
+from device_agents.client import TimingRequest
+from hwprune.errors import UntrustedError
 from hwprune.experiments.progress import Steps
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.measure import NETWORK_SETTINGS
 from hwprune.measurement.pairs import compare
-from hwprune.measurement.trust import grade, reference_level_ms
+from hwprune.measurement.session import Subject, measure
 from hwprune.records import Artifact
 
 REPEATS, REPEATS_QUICK = 30, 12
@@ -52,14 +55,15 @@ def main() -> None:
     kept, console = Kept("fidelity", is_resumed=options.resume, is_quick=options.quick), told_console()
     with open_local() as (session, bench):
         dense = session.compiler.network(bench.graph, bench.dense)
+        reference_ms = kept.part("reference_ms", lambda: level_ms(session, dense))
 
         def quiet() -> dict[str, float]:
             with console.progress(repeats, "repeating, the computer as it is") as steps:
-                return spreads(session, bench, dense, repeats, steps)
+                return spreads(session, bench, dense, reference_ms, repeats, steps)
 
         def loaded() -> dict[str, float]:
             with busy_cores(), console.progress(repeats, "repeating, every core busy") as steps:
-                return spreads(session, bench, dense, repeats, steps)
+                return spreads(session, bench, dense, reference_ms, repeats, steps)
 
         def differences() -> dict[str, float]:
             narrower, ratio = slower_by(session, bench, dense)
@@ -94,7 +98,7 @@ def main() -> None:
 
 
 def spreads(
-    session: DeviceSession, bench: Workbench, library: Artifact, repeats: int, steps: Steps
+    session: DeviceSession, bench: Workbench, library: Artifact, reference_ms: float, repeats: int, steps: Steps
 ) -> dict[str, float]:
     """Coefficient of variation of each estimate over the repeats, in percent."""
     estimates: dict[str, list[float]] = {"agent": [], "time_evaluator mean": [], "time_evaluator minimum": []}
@@ -103,10 +107,10 @@ def spreads(
     x = bench.example_input.numpy()
     arguments = tvm.runtime.tensor(x, device), tvm.runtime.tensor(np.zeros((1, 10), np.float32), device)
     module = tvm.runtime.load_module(str(library.path))
-    level_ms: float | None = None
     for _ in range(repeats):
         started = time.perf_counter()
-        latency_ms, level_ms = agent_estimate(session.measurer.client, handle, level_ms)
+        timed = measured(session, handle, reference_ms)
+        latency_ms = estimate_ms(timed) * reference_ms / timed.level_ms
         spent_s = time.perf_counter() - started
         estimates["agent"].append(latency_ms)
         calls = max(10, round(spent_s / (latency_ms / 1e3)))
@@ -119,13 +123,40 @@ def spreads(
     return {name: 100 * float(np.std(values) / np.mean(values)) for name, values in estimates.items()}
 
 
-def agent_estimate(client: AgentClient, handle: int, known_ms: float | None) -> tuple[float, float]:
-    """Latency in ms as a measurement tells it, at the clock of the first one, and the first one's reference level."""
-    (result,) = client.measure([TimingRequest(handle)], blocks=20)
-    level_ms = reference_level_ms(result.blocks)
-    values_ms = grade([result.blocks], level_ms, device_reference_ms=known_ms).values_ms
-    calls = [call for process in values_ms for block in process for call in block]
-    return float(np.percentile(calls, 10)) * ((known_ms or level_ms) / level_ms), known_ms or level_ms
+def level_ms(session: DeviceSession, library: Artifact) -> float:
+    """What the reference kernel takes while nothing slows the device, as far as there are such moments now."""
+    handle = load(session, library)
+    found = min(measured(session, handle, None).level_ms for _ in range(3))
+    session.measurer.client.unload(handle)
+    return found
+
+
+def measured(session: DeviceSession, handle: int, reference_ms: float | None) -> Subject:
+    """A loaded network, timed as every network is but without a pause until the computer is idle.
+
+    Raises:
+        UntrustedError: it could not be timed.
+    """
+    device, subject = session.device, Subject([TimingRequest(handle)])
+    measure(
+        session.measurer.client,
+        [subject],
+        NETWORK_SETTINGS,
+        threads=1,
+        spare_cores=device.spare_cores,
+        device_reference_ms=reference_ms,
+        before_repeat=lambda: None,
+    )
+    if subject.grade is None or subject.error is not None:
+        raise UntrustedError(f"a network cannot be timed: {subject.error}")
+    return subject
+
+
+def estimate_ms(subject: Subject) -> float:
+    """Latency as a measurement gives it: the 10th percentile of the kept calls."""
+    assert subject.grade is not None
+    calls = [call for process in subject.grade.values_ms for block in process for call in block]
+    return float(np.percentile(calls, 10))
 
 
 def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact) -> tuple[Artifact, float]:

@@ -3,20 +3,22 @@
     python benchmarks/predictor.py [--quick | --resume]
 
 For each family the device is profiled as ``hwprune device profile`` does: at most 350 kernels, 10 networks and 3
-minutes. Then 200 networks (widths log-uniform from 10 to 100 %, any integer) are measured twice, in two passes, each
-with an agent and processes of its own; what a network takes is the mean of both, and how far they are apart is the
-repeat error. The baselines get the same whole networks, the nn-Meter-style forest the same kernels too. All that was
-measured is kept in ``benchmarks/results/predictor.json``: after an interruption, ``--resume`` goes on where it was. A
-family during which the device's clock changed for good is measured anew, once.
+minutes. Then 200 networks (widths log-uniform from 10 to 100 %, any integer) are measured three times, in passes, each
+with an agent and processes of its own; what a network takes is the median (others read from the caches and memory that
+cores share for seconds at a time), and how far two passes are apart is the repeat error. The baselines get the same
+whole networks, the nn-Meter-style forest the same kernels too. All that was measured is kept in
+``benchmarks/results/predictor.json``: after an interruption, ``--resume`` goes on where it was. A family during which
+the device's clock changed for good is measured anew, once.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from hwprune.experiments.profiler import Effort, Profiler, is_trusted
 from hwprune.experiments.progress import Console, Steps
 from hwprune.experiments.session import DeviceSession, open_session
 from hwprune.experiments.workbench import Workbench
+from hwprune.measurement.measure import RESIDENT_SETTINGS
 from hwprune.records import same_clock
 from hwprune.search.space import SearchSpace
 from latency_models.evaluation import MeasuredNetwork, mape, scores
@@ -53,7 +56,9 @@ NETWORKS, NETWORKS_QUICK = 200, 40
 EFFORT, EFFORT_QUICK = Effort(error=0.0), Effort(error=0.0, minutes=0.5)
 #: Networks measured between two writes of the file.
 CHUNK = 20
-PASSES = 2
+PASSES = 3
+#: How the networks are timed: a model is judged by them, so they have to be surer than in a search.
+SETTINGS = replace(RESIDENT_SETTINGS, blocks=24, steady_blocks=12)
 #: How often a network that cannot be trusted is measured: what is left out would be the hard ones.
 ATTEMPTS = 3
 
@@ -89,7 +94,7 @@ def main() -> None:
 
 @dataclass
 class Study:
-    """One family on this computer: its model, and both passes over networks that the model does not see.
+    """One family on this computer: its model, and all passes over networks that the model does not see.
 
     Attributes:
         home: where the device is.
@@ -144,6 +149,7 @@ class Study:
         if len(measured) == self.count:
             return True
         with open_session(self.home, self._device, self.console) as session:
+            session.board.resident_settings = SETTINGS
             while len(measured) < self.count:
                 part = record["widths"][len(measured) : len(measured) + CHUNK]
                 measured += measure(session, self._bench, part)
@@ -169,17 +175,18 @@ def judge(family: str, record: Record, measured: Sequence[Layers]) -> dict[str, 
     model = LatencyModel.from_json(record["model"])
     seen = {layers for layers, _ in model.networks}
     rows = [
-        (layers, first, second)
-        for layers, first, second in zip(measured, *record["passes"], strict=True)
-        if first is not None and second is not None and layers not in seen
+        (layers, told)
+        for layers, *told in zip(measured, *record["passes"], strict=True)
+        if None not in told and layers not in seen
     ]
-    networks, first, second = zip(*rows, strict=True)
-    actual_ms = (np.array(first) + np.array(second)) / 2
-    repeat = mape(first, second)
+    networks: list[Layers] = [layers for layers, _ in rows]
+    passes = np.array([told for _, told in rows]).T
+    actual_ms = np.median(passes, axis=0)
+    repeat = float(np.mean([mape(one, other) for one, other in itertools.combinations(passes, 2)]))
     predictors: dict[str, Predict] = {"ours": ours(model), **baselines(model)}
     figures = {name: scores(actual_ms, *predict(networks)) for name, predict in predictors.items()}
     print(
-        f"\n{family}: {len(networks)} of {len(measured)} networks measured twice with trust, "
+        f"\n{family}: {len(networks)} of {len(measured)} networks measured in all passes with trust, "
         f"{actual_ms.min():.3f} to {actual_ms.max():.3f} ms, repeat error {repeat:.2f} %; profile of "
         f"{record['kernels']} kernels and {len(model.networks)} networks in {record['seconds']:.0f} s"
     )

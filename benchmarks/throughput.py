@@ -1,12 +1,13 @@
 """What it costs to know the latency of a search's candidates: compile and measure each, or ask a profiled model.
 
-    python benchmarks/throughput.py [--quick]
+    python benchmarks/throughput.py [--quick | --resume]
 
 One search trace of 1,000 ResNet-56 candidates (32x32x3; children of children of the dense network, as an evolutionary
 search breeds them, from a fixed seed). Compiling and measuring a whole network is timed on a sample of the trace and
 extrapolated to all of it: by TVM's usual pipeline (Relax import, default schedules, ``time_evaluator``) and by the
 project's linked libraries. The model prices the whole trace; how long its profile took is counted in
-``ratio_with_profile`` (against TVM) and left out of ``ratio`` (against the linked libraries).
+``ratio_with_profile`` (against TVM) and left out of ``ratio`` (against the linked libraries). What was measured is kept
+in ``benchmarks/results/throughput.json``, from which ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import tvm
 from agreement import on_cores
-from conditions import print_conditions, print_result
+from conditions import print_conditions
 from measuring.dense import open_local, told_console
+from measuring.kept import Kept
 from torch import Tensor, nn
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
@@ -32,6 +35,7 @@ from hwprune.experiments.profile import profile_network
 from hwprune.experiments.profiler import Effort
 from hwprune.experiments.progress import Steps
 from hwprune.search.space import IntArray, SearchSpace
+from latency_models.network_model import LatencyModel
 
 CANDIDATES = 1000
 #: Candidates that are compiled and measured: by TVM's usual pipeline, and linked.
@@ -48,9 +52,11 @@ def main() -> None:
     """Time all three ways, print a table and the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer samples and a profile of half a minute")
-    quick = parser.parse_args().quick
-    usual_samples, linked_samples = SAMPLES_QUICK if quick else SAMPLES
+    parser.add_argument("--resume", action="store_true", help="go on with benchmarks/results/throughput.json")
+    options = parser.parse_args()
+    usual_samples, linked_samples = SAMPLES_QUICK if options.quick else SAMPLES
     print_conditions()
+    kept = Kept("throughput", is_resumed=options.resume, is_quick=options.quick)
     with open_local(RESNET_56) as (session, bench):
         console, target = told_console(), CpuTarget.from_dict(session.device.target)
         space = SearchSpace.of(bench.groups.sizes.tolist(), round_to=1, pruning_ratio_max=0.9)
@@ -65,12 +71,19 @@ def main() -> None:
             job = linked_job(session.compiler, bench, bench.candidate(widths))
             session.measurer.network(job, remeasure=True)
 
-        started = time.perf_counter()
-        model, report = profile_network(session, bench, console=console, effort=EFFORT_QUICK if quick else EFFORT)
-        profile_s = time.perf_counter() - started
+        def profiled() -> dict[str, Any]:
+            effort = EFFORT_QUICK if options.quick else EFFORT
+            started = time.perf_counter()
+            model, report = profile_network(session, bench, console=console, effort=effort)
+            seconds = time.perf_counter() - started
+            facts = {"kernels": report.kernels, "networks": report.networks, "mape": report.mape}
+            return {"model": model.to_json(), "seconds": seconds, **facts}
+
+        profile = kept.part("profile", profiled)
         with console.progress(linked_samples + usual_samples, "compiling and measuring candidates") as steps:
-            linked_s = seconds_each(linked, chosen[:linked_samples], steps)
-            usual_s = seconds_each(usual, chosen[:usual_samples], steps)
+            linked_s = kept.part("linked_s", lambda: seconds_each(linked, chosen[:linked_samples], steps))
+            usual_s = kept.part("usual_s", lambda: seconds_each(usual, chosen[:usual_samples], steps))
+    model, profile_s = LatencyModel.from_json(profile["model"]), profile["seconds"]
     model.predict(bench.arithmetic(trace[:2]))  # what is kept for later calls is part of the first one everywhere else
     started = time.perf_counter()
     model.predict(bench.arithmetic(trace))
@@ -85,14 +98,13 @@ def main() -> None:
     print(f"linked libraries     {linked_s:.2f} s a candidate (of {linked_samples}, extrapolated)")
     print(
         f"model                {1e3 * priced_s:.1f} ms for all {CANDIDATES}, after a profile of {profile_s:.0f} s "
-        f"({report.kernels} kernels, {report.networks} networks, held-out error {report.mape:.1f} %)"
+        f"({profile['kernels']} kernels, {profile['networks']} networks, held-out error {profile['mape']:.1f} %)"
     )
     print(f"{with_profile:.0f} times cheaper than the usual pipeline with the profile (50 asked for)")
     print(f"{without:.0f} times cheaper than linked libraries without it (1000 asked for)")
     print(f"{rate:.3g} candidates a second (1e5 asked for)")
-    print_result(
+    kept.finish(
         {
-            "benchmark": "throughput",
             "ratio_with_profile": with_profile,
             "ratio": without,
             "networks_per_s": rate,

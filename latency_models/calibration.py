@@ -23,6 +23,7 @@ from scipy import optimize, stats
 from scipy.linalg import cho_factor, cho_solve
 
 from latency_models.features import FloatArray
+from latency_models.footprint import CACHE_BYTES, cold_shares
 from latency_models.shapes import LayerShape
 
 #: Prior standard deviation of the factor on the sum of kernels, around 1.
@@ -43,9 +44,6 @@ _ASSUMED, _RADIUS_MAX = 8.0, 100.0
 _OUTLIER = 2.5
 #: Beliefs this much less plausible than the best are dropped.
 _NEGLIGIBLE = 1e-3
-
-#: Cache sizes whose cold bytes are terms; the measured networks tell which of them the device has.
-CACHE_BYTES = tuple(1 << bits for bits in range(18, 26))
 
 #: Names of the coefficients before those of the templates.
 TERMS = (
@@ -110,8 +108,7 @@ def amounts(calls: int, weight_bytes: FloatArray, activation_bytes: FloatArray) 
     """
     total = weight_bytes.sum(axis=1)
     columns = [np.ones(len(total)), np.full(len(total), float(calls)), total, activation_bytes]
-    for size in CACHE_BYTES:
-        cold = 1 - size / np.maximum(total, size)
+    for size, cold in zip(CACHE_BYTES, cold_shares(total).T, strict=True):
         columns.append(np.minimum(weight_bytes, size).sum(axis=1) * cold)
     return np.stack(columns, axis=1)
 

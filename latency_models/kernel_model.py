@@ -13,6 +13,7 @@ import numpy as np
 
 from latency_models.errors import KernelTableError
 from latency_models.features import FloatArray, mixes_channels, widths
+from latency_models.footprint import fit_fetch_cost
 from latency_models.kernel_regressor import UNKNOWN_ERROR, KernelRegressor
 from latency_models.kernel_table import KernelTable
 from latency_models.regressors import check_name
@@ -27,13 +28,17 @@ _GRID_CELLS = 1 << 22
 
 
 class KernelModel:
-    """Kernels of one device; predictions are of a kernel alone, called again and again.
+    """Kernels of one device; predictions are of kernels in networks of one footprint, unless told otherwise.
 
     Args:
         table: measured kernels.
         regressor: file name of the regressor for templates without a surface of their own.
         lanes: float32 numbers of a vector register.
         seed: of the regressor.
+
+    Attributes:
+        fetch: what other footprints cost.
+        restated: the measured kernels as a network of one footprint has them.
 
     Raises:
         KernelTableError: the table is empty.
@@ -48,15 +53,17 @@ class KernelModel:
         self.lanes = lanes
         self.regressor_name = regressor
         self._seed = seed
-        self._roofline = fit_roofline(table, lanes)
-        self._rows = table.by_template()
+        self.fetch = fit_fetch_cost(table, lanes)
+        self.restated = self.fetch.restated(table)
+        self._roofline = fit_roofline(self.restated, lanes)
+        self._rows = self.restated.by_template()
         self._surfaces: dict[LayerShape, Surface] = {}
         self._grids: dict[LayerShape, _Grid] = {}
 
     @functools.cached_property
     def regressor(self) -> KernelRegressor:
         """The regressor, fitted when first needed: a well profiled network never asks for it."""
-        return KernelRegressor(self.table, self.regressor_name, self.lanes, self._seed)
+        return KernelRegressor(self.restated, self.regressor_name, self.lanes, self._seed)
 
     def measured_rows(self, template: LayerShape) -> int:
         """How many kernels of ``template`` were measured."""

@@ -23,10 +23,13 @@ class KernelTime:
     Attributes:
         latency_ms: the estimate, more than 0.
         spread_ms: standard error of the estimate; 0 where it is not known.
+        footprint_bytes: weights that were read between two calls: of the network that it was timed in. 0 where it was
+            timed alone, by its own.
     """
 
     latency_ms: float
     spread_ms: float = 0.0
+    footprint_bytes: float = 0.0
 
 
 class KernelTable(Mapping[LayerShape, KernelTime]):
@@ -36,7 +39,8 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
         rows: measured kernels, as :class:`KernelTime` or as plain milliseconds.
 
     Raises:
-        KernelTableError: a latency is not a finite number above 0, or a spread is not a finite number from 0.
+        KernelTableError: a latency is not a finite number above 0.
+        KernelTableError: a spread or a footprint is not a finite number from 0.
     """
 
     def __init__(self, rows: Mapping[LayerShape, KernelTime | float] | None = None) -> None:
@@ -49,6 +53,10 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
                 raise KernelTableError(f"latency of {shape} is {time.latency_ms} ms: leave failed measurements out")
             if not (math.isfinite(time.spread_ms) and time.spread_ms >= 0):
                 raise KernelTableError(f"spread of {shape} is {time.spread_ms} ms: use 0 where it is not known")
+            if not (math.isfinite(time.footprint_bytes) and time.footprint_bytes >= 0):
+                raise KernelTableError(
+                    f"footprint of {shape} is {time.footprint_bytes} bytes: use 0 where it ran alone"
+                )
         # Sorted, so that neither the digest nor a fitted model depends on the order of measuring.
         self._times = {shape: times[shape] for shape in sorted(times)}
 
@@ -76,6 +84,11 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
         """Standard errors in the order of :attr:`shapes`, ``(n,)``."""
         return np.array([time.spread_ms for time in self._times.values()], dtype=np.float64)
 
+    @property
+    def footprint_bytes(self) -> FloatArray:
+        """Footprints in the order of :attr:`shapes`, ``(n,)``."""
+        return np.array([time.footprint_bytes for time in self._times.values()], dtype=np.float64)
+
     def by_template(self) -> dict[LayerShape, KernelTable]:
         """The table split by template: kernels that differ in their widths alone."""
         shapes = self.shapes
@@ -99,14 +112,17 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
     def scaled(self, factor: float) -> KernelTable:
         """The kernels of a device on which all of them take ``factor`` times as long."""
         return KernelTable(
-            {shape: KernelTime(factor * time.latency_ms, factor * time.spread_ms) for shape, time in self.items()}
+            {
+                shape: KernelTime(factor * time.latency_ms, factor * time.spread_ms, time.footprint_bytes)
+                for shape, time in self.items()
+            }
         )
 
     @classmethod
     def averaged(cls, rows: Iterable[tuple[LayerShape, KernelTime]]) -> KernelTable:
         """One row a shape from many measurements of it; those with a small spread count for more.
 
-        What they disagree about stays in the spread.
+        What they disagree about stays in the spread; the footprint is theirs in the middle.
         """
         found: dict[LayerShape, list[KernelTime]] = {}
         for shape, time in rows:
@@ -118,19 +134,22 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
         templates = list(rows_by_template(self.shapes))
         number = {template: index for index, template in enumerate(templates)}
         rows = [
-            [number[shape.template], shape.in_channels, shape.out_channels, time.latency_ms, time.spread_ms]
+            [
+                *(number[shape.template], shape.in_channels, shape.out_channels),
+                *(time.latency_ms, time.spread_ms, time.footprint_bytes),
+            ]
             for shape, time in self._times.items()
         ]
         return {"templates": [template.as_dict() for template in templates], "rows": rows}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> KernelTable:
-        """Inverse of :meth:`as_dict`."""
+        """Inverse of :meth:`as_dict`; rows of former versions have no footprint."""
         templates = [LayerShape.from_dict(template) for template in data["templates"]]
         return cls(
             {
-                templates[number].with_channels(c_in, c_out): KernelTime(latency_ms, spread_ms)
-                for number, c_in, c_out, latency_ms, spread_ms in data["rows"]
+                templates[number].with_channels(c_in, c_out): KernelTime(*time)
+                for number, c_in, c_out, *time in data["rows"]
             }
         )
 
@@ -143,9 +162,10 @@ class KernelTable(Mapping[LayerShape, KernelTime]):
 def _average(times: list[KernelTime]) -> KernelTime:
     latency_ms = np.array([time.latency_ms for time in times])
     spread_ms = np.array([time.spread_ms for time in times])
+    footprint_bytes = float(np.mean([time.footprint_bytes for time in times]))
     if len(times) == 1 or not spread_ms.all():
-        return KernelTime(float(latency_ms.mean()), float(spread_ms.max()))
+        return KernelTime(float(latency_ms.mean()), float(spread_ms.max()), footprint_bytes)
     weights = spread_ms**-2 / np.sum(spread_ms**-2)
     mean_ms = float(weights @ latency_ms)
     between_ms2 = float(weights @ (latency_ms - mean_ms) ** 2) / (len(times) - 1)
-    return KernelTime(mean_ms, float(np.sqrt(1 / np.sum(spread_ms**-2) + between_ms2)))
+    return KernelTime(mean_ms, float(np.sqrt(1 / np.sum(spread_ms**-2) + between_ms2)), footprint_bytes)

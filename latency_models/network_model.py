@@ -32,6 +32,7 @@ from latency_models.features import (
     weight_bytes,
     widths,
 )
+from latency_models.footprint import fit_fetch_cost
 from latency_models.kernel_model import KernelModel
 from latency_models.kernel_regressor import choose_regressor
 from latency_models.kernel_table import KernelTable
@@ -39,10 +40,13 @@ from latency_models.shapes import IntArray, LayerShape, NetworkShapes
 
 #: Raise it when equal rows give another prediction; a saved model of another version is refitted all the same, and
 #: its card says which version wrote it.
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 
-#: 1: kernels, networks and recipe as plain rows.
-_SCHEMA_VERSION = 1
+#: 1: kernels, networks and recipe as plain rows. 2: kernels know the footprint of the network that they were timed in.
+_SCHEMA_VERSION = 2
+
+#: What fetching costs less in small networks than in usual ones leaves this share of a layer's time in any case.
+_LEAST_SHARE = 0.25
 
 #: Candidates predicted at a time; bounds the memory for arrays of candidates x layers.
 _CHUNK = 1 << 15
@@ -109,7 +113,9 @@ class LatencyModel:
             UnknownRegressorError: no regressor has this name.
         """
         # The recipe keeps the choice: choosing takes many fits, and a saved model is refitted on the same rows.
-        name = choose_regressor(table, lanes, seed)[0] if regressor == "auto" and table else regressor
+        name = regressor
+        if regressor == "auto" and table:
+            name, _ = choose_regressor(fit_fetch_cost(table, lanes).restated(table), lanes, seed)
         return cls(Recipe(name, lanes, seed, source), KernelModel(table, name, lanes, seed), networks)
 
     def recalibrate(self, networks: Sequence[MeasuredNetwork]) -> LatencyModel:
@@ -147,11 +153,21 @@ class LatencyModel:
         terms = self._terms(shapes.templates, shapes.in_channels, shapes.out_channels)
         return np.asarray(terms.kernel_std_ms / terms.sum_ms, dtype=np.float64)
 
-    def predict_kernels(self, shapes: Sequence[LayerShape]) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation in ms of single kernels called again and again, two ``(n,)`` arrays."""
+    def predict_kernels(
+        self, shapes: Sequence[LayerShape], footprint_bytes: float = 0.0
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation in ms of single kernels, two ``(n,)`` arrays.
+
+        Args:
+            shapes: the kernels.
+            footprint_bytes: weights of the network that they run in; 0 for kernels called again and again.
+        """
         mean_ms, std_ms = np.empty(len(shapes)), np.empty(len(shapes))
         for template, rows in rows_by_template(shapes).items():
-            mean_ms[rows], std_ms[rows] = self.kernels.predict(template, *widths([shapes[row] for row in rows]))
+            at = widths([shapes[row] for row in rows])
+            mean, std_ms[rows] = self.kernels.predict(template, *at)
+            excess = self.kernels.fetch.excess_ms(template, *at, footprint_bytes)
+            mean_ms[rows] = np.maximum(mean + excess, _LEAST_SHARE * mean)
         return mean_ms, std_ms
 
     def notes(self, templates: Sequence[LayerShape]) -> list[str]:
@@ -269,6 +285,11 @@ class LatencyModel:
             variance += std_ms.sum(axis=1, dtype=np.float64) ** 2
             weights[:, layer] = weight_bytes(template, widths_in, widths_out)
             activations += activation_bytes(template, widths_in, widths_out).sum(axis=1)
+        price_ms = self.kernels.fetch.price_ms(weights.sum(axis=1))
+        for index, (template, layer) in enumerate(columns.items()):
+            fetched = self.kernels.fetch.exposure(template) * weights[:, layer].sum(axis=1)
+            usual_ms = by_template_ms[:, index]
+            by_template_ms[:, index] = np.maximum(usual_ms + fetched * price_ms, _LEAST_SHARE * usual_ms)
         other = amounts(len(layers), weights, activations)
         return NetworkTerms(tuple(columns), by_template_ms, np.sqrt(variance), other)
 

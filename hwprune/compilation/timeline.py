@@ -4,6 +4,9 @@ A kernel called again and again finds its weights and inputs in the caches; in a
 and a kernel of a microsecond costs more to call from outside than to run. So the clock is read between the calls of
 whole runs, inside the library. To an agent it is a network like any other: its input says which widths to run and how
 often, its output is nanoseconds.
+
+Every run stands between two readings of the reference kernel and, where the device's own level of that is known, waits
+for it: moments in which nobody else slows a core are often as short as a run.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from hwprune.compilation.resident import Family
 from hwprune.compilation.targets import CpuTarget
 from hwprune.records import Artifact
 
+FloatArray = npt.NDArray[np.float64]
+
 #: First word of an input that asks for times; anything else, such as an agent's first run after loading, does nothing.
 MAGIC = 0x54494D45
 #: Most runs of one input.
 RUNS_MAX = 32
 #: Calls of the reference kernel on each side, the fastest of which counts: as many as fit in so much time.
-REFERENCE_CALLS, REFERENCE_CALLS_MIN, REFERENCE_NS = 12, 3, 5_000_000
+REFERENCE_CALLS, REFERENCE_CALLS_MIN, REFERENCE_NS = 6, 3, 5_000_000
 
 _STAMPS = """
 #define CALLS %(calls)d
@@ -56,7 +61,8 @@ static float fastest_ns(int is_reference)
     return (float)fastest;
 }
 
-/* Reference before and after, then the calls of each run; the first run brings the network back into the caches. */
+/* Of each run: reference before and after, then the calls. One before the first, and one after each wait, is not timed:
+   it brings the network back into the caches. */
 int network_run(const float *input, float *output)
 {
     const int32_t *words = (const int32_t *)input;
@@ -64,16 +70,26 @@ int network_run(const float *input, float *output)
         return 0;
     if (words[1] < 1 || words[1] > %(runs_max)d)
         return 1;
-    float reading = fastest_ns(0);
-    output[0] = fastest_ns(1);
-    for (int32_t run = -1; run < words[1]; run++) {
-        int status = resident_run(words + 2, image, answer);
-        if (status)
-            return status;
-        for (int32_t call = 0; run >= 0 && call < CALLS; call++)
-            output[2 + run * CALLS + call] = (float)(stamps[call + 1] - stamps[call]) - reading;
+    float reading = fastest_ns(0), reference = fastest_ns(1);
+    int64_t left = words[3];
+    for (int32_t run = 0; run < words[1]; run++, output += 2 + CALLS) {
+        int is_cold = run == 0;
+        for (int64_t start = now_ns(); words[2] > 0 && reference > (float)words[2] && left > 0; is_cold = 1) {
+            reference = fastest_ns(1);
+            int64_t end = now_ns();
+            left -= end - start;
+            start = end;
+        }
+        for (int32_t timed = !is_cold; timed < 2; timed++) {
+            output[0] = reference;
+            int status = resident_run(words + 4, image, answer);
+            if (status)
+                return status;
+            output[1] = reference = fastest_ns(1);
+        }
+        for (int32_t call = 0; call < CALLS; call++)
+            output[2 + call] = (float)(stamps[call + 1] - stamps[call]) - reading;
     }
-    output[1] = fastest_ns(1);
     return 0;
 }
 """
@@ -96,20 +112,28 @@ class Timeline:
         """Calls of a network."""
         return len(self.family.dense.calls)
 
-    def request(self, numbers: Sequence[int], runs: int) -> bytes:
-        """Input that asks for the times of ``runs`` runs of the network that ``numbers`` stand for."""
-        return np.array([MAGIC, runs, *numbers], dtype=np.int32).tobytes()
+    def request(self, numbers: Sequence[int], runs: int, slowest_ms: float = 0.0, wait_ms: float = 0.0) -> bytes:
+        """Input that asks for the times of some runs.
 
-    def times_ms(self, output: bytes, runs: int) -> tuple[npt.NDArray[np.float64], float, float]:
-        """``(runs, calls)`` times, and the reference kernel's before and after, all in ms."""
+        Args:
+            numbers: what stands for the network's widths.
+            runs: how many.
+            slowest_ms: a run waits until the reference kernel takes no longer; 0 for never.
+            wait_ms: longest that all of them wait together.
+        """
+        words = [MAGIC, runs, round(slowest_ms * 1e6), round(wait_ms * 1e6), *numbers]
+        return np.array(words, dtype=np.int32).tobytes()
+
+    def times_ms(self, output: bytes, runs: int) -> tuple[FloatArray, FloatArray]:
+        """``(runs, calls)`` times, and ``(runs, 2)`` of the reference kernel before and after each run, all in ms."""
         values = np.frombuffer(output, dtype=np.float32).astype(np.float64) / 1e6
-        times = values[2 : 2 + runs * self.calls].reshape(runs, self.calls)
-        return np.maximum(times, 0.0), float(values[0]), float(values[1])
+        rows = values[: runs * (2 + self.calls)].reshape(runs, 2 + self.calls)
+        return np.maximum(rows[:, 2:], 0.0), rows[:, :2]
 
 
 def describe(description: dict[str, Any], family: Family) -> dict[str, Any]:
     """What the library says of itself, for an agent that takes it for a network."""
-    words, values = 2 + sum(family.slots), 2 + RUNS_MAX * len(family.dense.calls)
+    words, values = 4 + sum(family.slots), RUNS_MAX * (2 + len(family.dense.calls))
     return {
         **description,
         "kind": "network",

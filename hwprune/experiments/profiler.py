@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from hwprune.experiments.unfinished import UnfinishedProfile
 from hwprune.measurement.timelines import NETWORKS_A_SITTING
 from hwprune.records import Measurement
 from latency_models.evaluation import MeasuredNetwork, held_out_error
+from latency_models.footprint import footprint_bytes
 from latency_models.kernel_table import KernelTable, KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.sampling import next_networks, next_shapes, plan_profile, ranges_of
@@ -37,6 +38,8 @@ IntArray = npt.NDArray[np.int64]
 FIRST_OF_TEMPLATE, ROUND = 8, 48
 #: Share of the kernels that is timed inside networks before a model chooses the others.
 FIRST_SHARE = 0.5
+#: Kernels of a layer template that are enough where all of them together take less than a share of the networks' time.
+ENOUGH_OF_TEMPLATE, LITTLE_SHARE = 8, 0.002
 #: Fewest networks measured whole that a model is calibrated on.
 NETWORKS_MIN = 8
 #: Rounds in a row below the error target that end a profile: one alone may be luck.
@@ -74,7 +77,8 @@ class Profiler:
         part: keeps what was timed; one that was interrupted is not timed again.
         rows: kernels that could be timed with trust; one that was timed in several networks has several rows.
         networks: networks that could be measured whole with trust.
-        kernels: kernels that were timed: those of networks with trust, those alone with trust or not.
+        kernels: kernels that were timed: those of networks with trust, those alone with trust or not. Not counted are
+            those of which nothing is taken.
     """
 
     session: DeviceSession
@@ -161,13 +165,16 @@ class Profiler:
         """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
         total = max(4, self.effort.kernels // calls)
         first, each = max(4, round(FIRST_SHARE * total)), max(1, total // 6)
-        candidates = self._corners()
+        candidates, goes = self._corners(), 2 * total
         chosen = list(range(min(first, len(candidates))))
         while chosen:
             self._time_inside(timer, candidates[chosen], steps)
-            candidates, total = np.delete(candidates, chosen, axis=0), total - len(chosen)
+            candidates, goes = np.delete(candidates, chosen, axis=0), goes - len(chosen)
             yield
-            count = min(total, len(candidates))
+            known = known_enough(self.rows)
+            new = [template for template in self.bench.arithmetic.templates if template.template not in known]
+            left = (self.effort.kernels - self.kernels) // max(1, len(new))
+            count = min(left, goes, len(candidates))
             if self.rows and count > 0:
                 shapes = self.bench.arithmetic(candidates)
                 chosen = next_networks(self._model().kernel_doubt(shapes), shapes, min(count, each))
@@ -179,6 +186,7 @@ class Profiler:
         candidates, shapes = self.session.candidates(self.bench), self.bench.arithmetic(widths)
         reference_ms = self.session.board.reference_ms(Compiler.schedule_version)
         found = {row: self.part.find(each, reference_ms) for row, each in enumerate(widths.tolist())}
+        known = known_enough(self.rows)
         missing = [row for row, times in found.items() if times is None]
         for start in range(0, len(missing), NETWORKS_A_SITTING):
             sitting = missing[start : start + NETWORKS_A_SITTING]
@@ -196,8 +204,15 @@ class Profiler:
             if times is None:
                 self._reasons.add("the reference kernel did not hold still")
             else:
-                self.kernels += len(times)
-                self.rows += zip(shapes.row(row), times, strict=True)
+                layers = shapes.row(row)
+                read = footprint_bytes(layers)
+                new = [
+                    (layer, replace(time, footprint_bytes=read))
+                    for layer, time in zip(layers, times, strict=True)
+                    if layer.template not in known
+                ]
+                self.kernels += len(new)
+                self.rows += new
 
     def _corners(self) -> IntArray:
         """The dense network, the smallest, every other group narrow, the others narrow, then some between."""
@@ -258,6 +273,19 @@ class Profiler:
             steps.advance(sum(map(is_trusted, found)))
         if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
             raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
+
+
+def known_enough(rows: Sequence[tuple[LayerShape, KernelTime]]) -> set[LayerShape]:
+    """Templates of which no more kernels are taken: they hardly take any time, and some of each are known."""
+    found: dict[LayerShape, list[float]] = {}
+    for shape, timed in rows:
+        found.setdefault(shape.template, []).append(timed.latency_ms)
+    total_ms = sum(map(sum, found.values()))
+    return {
+        template
+        for template, times in found.items()
+        if len(times) >= ENOUGH_OF_TEMPLATE and sum(times) < LITTLE_SHARE * total_ms
+    }
 
 
 def is_trusted(measurement: Measurement) -> bool:

@@ -22,6 +22,7 @@ from hwprune.objectives.macs import layer_macs
 from hwprune.records import Measurement
 from hwprune.scanned import GroupCurve, LayerTime, ScanReport, WidthRow
 from latency_models.features import macs, widths
+from latency_models.footprint import footprint_bytes
 from latency_models.network_model import LatencyModel, describe
 from latency_models.process_memory import fit_process_memory
 from latency_models.shapes import LayerShape
@@ -103,7 +104,9 @@ def layer_times(bench: Workbench, model: LatencyModel | None, total_ms: float) -
     """Layers of the dense network; operators without a schedule of ours share what the others leave of the total."""
     shapes: list[LayerShape] = list(bench.graph.shapes(bench.dense))
     own = [shape for shape in shapes if not shape.op.startswith("fallback:")]
-    known_ms = dict(zip(own, model.predict_kernels(own)[0], strict=True)) if model is not None and own else {}
+    known_ms: dict[LayerShape, float] = {}
+    if model is not None and own:
+        known_ms = dict(zip(own, model.predict_kernels(own, footprint_bytes(own))[0], strict=True))
     work = [int(value) for value in _macs(shapes)]
     unknown = [index for index, shape in enumerate(shapes) if shape not in known_ms]
     left_ms = max(0.0, total_ms - sum(float(known_ms[shape]) for shape in shapes if shape in known_ms))

@@ -34,6 +34,7 @@ from hwprune.measurement.timelines import open_timer
 from hwprune.pruning.plan import PruningPlan
 from hwprune.records import Measurement
 from hwprune.scenario import BURST, Scenario
+from latency_models.footprint import footprint_bytes
 from latency_models.kernel_table import KernelTime
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
@@ -172,7 +173,9 @@ class DeviceSession:
 def own_kernels_ms(shapes: Sequence[LayerShape], model: LatencyModel) -> float | None:
     """Predicted time of a network's kernels with a schedule of ours; None where all have one and nobody asks."""
     own = [shape for shape in shapes if not shape.op.startswith("fallback:")]
-    return float(model.predict_kernels(own)[0].sum()) if own and len(own) < len(shapes) else None
+    if not own or len(own) == len(shapes):
+        return None
+    return float(model.predict_kernels(own, footprint_bytes(own))[0].sum())
 
 
 @contextlib.contextmanager

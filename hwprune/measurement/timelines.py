@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,15 @@ from latency_models.kernel_table import KernelTime
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Blocks of each network that are added at a time, and their length; and how long to add until enough are undisturbed.
-BLOCKS, BLOCK_MS, PATIENCE_S = 12, 3.0, 10.0
+#: Requests for each network that are made at a time, and the length of one's runs together.
+REQUESTS, REQUEST_MS = 8, 10.0
+#: How long a request waits for undisturbed moments at most, and how long requests are made until enough runs had one.
+WAIT_MS, PATIENCE_S = 40.0, 10.0
+#: The reference kernel of an emulated processor takes longer than a moment, for which nobody can wait.
+GATED_MS_MAX = 2.0
+#: A sitting lasts so long at least: others read from the caches and memory that cores share for a second or two, which
+#: slows networks with many weights and not the reference kernel.
+SITTING_S = 2.0
 #: Networks whose blocks take turns.
 NETWORKS_A_SITTING = 8
 #: Share of the kept runs, the fastest by their total, whose calls are averaged: sums of kernels are then networks.
@@ -36,16 +43,24 @@ _LEAST_SPREAD = 0.003
 
 @dataclass
 class _Runs:
-    """Blocks of one network: ``(runs, calls)`` times of each, with the reference around them."""
+    """Runs of one network: ``(calls,)`` times of each, and a block of it alone between two readings of the reference.
+
+    Attributes:
+        numbers: what stands for the network's widths.
+        runs: of one request.
+        times_ms: of each run.
+        frames: of each run.
+        error: why it cannot run.
+    """
 
     numbers: tuple[int, ...]
     runs: int
-    times_ms: list[FloatArray]
-    frames: list[Block]
+    times_ms: list[FloatArray] = field(default_factory=list)
+    frames: list[Block] = field(default_factory=list)
     error: str | None = None
 
     def kept(self, level_ms: float) -> list[int]:
-        """Blocks during which the reference stood at its level."""
+        """Runs during which the reference stood at its level."""
         for limit in LIMITS.values():
             near = [n for n, frame in enumerate(self.frames) if _movement(frame, level_ms) <= limit]
             if len(near) >= KEPT_BLOCKS_MIN:
@@ -119,54 +134,56 @@ class Timer:
     def _sit(self, client: AgentClient, networks: Sequence[tuple[int, ...]]) -> list[list[KernelTime] | None]:
         if client is not self._client:
             self.load(client)
-        jobs = [_Runs(numbers, 3, [], []) for numbers in networks]
+        jobs = [_Runs(numbers, runs=3) for numbers in networks]
         for job in jobs:
             self._size(client, job)
         known_ms = self._measurer.reference_ms(self._timeline.artifact.schedule_version)
         level_ms = float("nan")
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
+        started = time.monotonic()
+        while (elapsed_s := time.monotonic() - started) < PATIENCE_S:
             running = [job for job in jobs if job.error is None]
             is_far = known_ms is not None and clock_doubt(known_ms / level_ms) > DOUBT_LIMITS["A"]
-            pending = running if is_far else [job for job in running if not job.kept(level_ms)]
+            all_need = is_far or elapsed_s < SITTING_S
+            pending = running if all_need else [job for job in running if not job.kept(level_ms)]
             if not pending:
                 break
             self._measurer.wait_until_ready()
-            self._add_blocks(client, pending, known_ms)
+            self._add_runs(client, pending, known_ms)
             level_ms = reference_level_ms([frame for job in jobs for frame in job.frames], known_ms)
         slower_ms = reference_level_ms([frame for job in jobs for frame in job.frames])
         return [_times(job, level_ms, known_ms) or _times(job, slower_ms, known_ms) for job in jobs]
 
     def _size(self, client: AgentClient, job: _Runs) -> None:
-        """Make a block long enough, or note why the network cannot run."""
+        """Make a request long enough, or note why the network cannot run."""
         try:
-            times_ms, _, _ = self._block(client, job)
+            times_ms, _ = self._request(client, job)
         except RunFailed as failure:
             self._give_up(client, job, failure)
             return
         run_ms = max(float(times_ms.sum(axis=1).min()), 1e-3)
-        job.runs = int(np.clip(np.ceil(BLOCK_MS / run_ms), 1, RUNS_MAX))
+        job.runs = int(np.clip(np.ceil(REQUEST_MS / run_ms), 1, RUNS_MAX))
 
-    def _add_blocks(self, client: AgentClient, jobs: Sequence[_Runs], known_ms: float | None) -> None:
-        """A sitting's blocks, in turns; those that other programs may have slowed are not kept."""
+    def _add_runs(self, client: AgentClient, jobs: Sequence[_Runs], known_ms: float | None) -> None:
+        """A sitting's runs, in turns; those that other programs may have slowed are not kept."""
         started, before = time.monotonic(), client.state()
         added: list[tuple[_Runs, FloatArray, Block]] = []
-        for _ in range(BLOCKS):
+        for _ in range(REQUESTS):
             for job in jobs:
                 if job.error is not None:
                     continue
                 try:
-                    times_ms, before_ms, after_ms = self._block(client, job, known_ms)
+                    times_ms, readings_ms = self._request(client, job, known_ms)
                 except RunFailed as failure:
                     self._give_up(client, job, failure)
                     continue
-                added.append((job, times_ms, Block((float(times_ms.sum(axis=1).min()),), before_ms, after_ms)))
+                for calls_ms, (before_ms, after_ms) in zip(times_ms, readings_ms, strict=True):
+                    added.append((job, calls_ms, Block((float(calls_ms.sum()),), float(before_ms), float(after_ms))))
         elapsed_s, after = time.monotonic() - started, client.state()
         busy = busy_cores(before, after, elapsed_s) - self._measurer.device.threads
         is_quiet = busy <= quiet_cores(before, after, elapsed_s)
-        for job, times_ms, frame in added:
+        for job, calls_ms, frame in added:
             if not is_doubtful(frame, is_quiet, known_ms):
-                job.times_ms.append(times_ms)
+                job.times_ms.append(calls_ms)
                 job.frames.append(frame)
 
     def _give_up(self, client: AgentClient, job: _Runs, failure: RunFailed) -> None:
@@ -175,12 +192,15 @@ class Timer:
         self.unload(client)
         self.load(client)
 
-    def _block(self, client: AgentClient, job: _Runs, known_ms: float | None = None) -> tuple[FloatArray, float, float]:
-        output = client.run(self._handles[0], self._timeline.request(job.numbers, job.runs))
-        times_ms, before_ms, after_ms = self._timeline.times_ms(output, job.runs)
-        if known_ms is not None and after_ms > known_ms * (1 + LIMITS["B"]):
-            self._handles.append(self._handles.pop(0))  # this core is slowed: the next block on another one
-        return times_ms, before_ms, after_ms
+    def _request(self, client: AgentClient, job: _Runs, known_ms: float | None = None) -> tuple[FloatArray, FloatArray]:
+        """Times of some runs' calls, and of the reference around each run."""
+        slowest_ms = known_ms * (1 + LIMITS["B"]) if known_ms is not None else float("inf")
+        wait_ms = WAIT_MS if slowest_ms <= GATED_MS_MAX else 0.0
+        request = self._timeline.request(job.numbers, job.runs, slowest_ms if wait_ms else 0.0, wait_ms)
+        times_ms, readings_ms = self._timeline.times_ms(client.run(self._handles[0], request), job.runs)
+        if readings_ms[-1, 1] > slowest_ms:
+            self._handles.append(self._handles.pop(0))  # this core is slowed: the next request on another one
+        return times_ms, readings_ms
 
 
 @contextlib.contextmanager
@@ -216,7 +236,7 @@ def _times(job: _Runs, level_ms: float, known_ms: float | None) -> list[KernelTi
     doubt, kept = clock_doubt(ratio), job.kept(level_ms)
     if job.error is not None or not kept or doubt > DOUBT_LIMITS["B"]:
         return None
-    runs = np.vstack([job.times_ms[block] for block in kept])
+    runs = np.vstack([job.times_ms[run] for run in kept])
     count = max(5, round(FASTEST * len(runs)))
     fastest = runs[np.argsort(runs.sum(axis=1), kind="stable")[:count]]
     mean_ms = np.maximum(fastest.mean(axis=0), 1e-6)

@@ -47,7 +47,7 @@ def model_figure(model: LatencyModel, title: str) -> Figure:
 
 def _draw_stairs(axes: Any, model: LatencyModel) -> None:
     """Latency over output channels at the widest measured input, with what was measured near it."""
-    tables = sorted(model.table.by_template().items(), key=lambda item: -item[1].latency_ms.max())
+    tables = sorted(model.kernels.restated.by_template().items(), key=lambda item: -item[1].latency_ms.max())
     tables = [(template, table) for template, table in tables if len(set(widths(table.shapes)[1])) > 1][:KINDS]
     for number, (template, table) in enumerate(tables):
         colour = colormaps["cividis"](number / KINDS)

@@ -46,13 +46,19 @@ def test_an_impossible_spread_is_refused(spread_ms):
         KernelTable({CONV: KernelTime(1.0, spread_ms)})
 
 
+@pytest.mark.parametrize("footprint_bytes", [-1.0, float("inf")])
+def test_an_impossible_footprint_is_refused(footprint_bytes):
+    with pytest.raises(KernelTableError, match="use 0 where it ran alone"):
+        KernelTable({CONV: KernelTime(1.0, 0.1, footprint_bytes)})
+
+
 shapes = st.builds(
     lambda template, c_in, c_out: template.with_channels(c_in, c_out),
     st.sampled_from([CONV, POOL]),
     st.integers(1, 64),
     st.integers(1, 64),
 )
-times = st.builds(KernelTime, st.floats(1e-4, 1e3), st.floats(0, 1))
+times = st.builds(KernelTime, st.floats(1e-4, 1e3), st.floats(0, 1), st.floats(0, 1e9))
 
 
 @given(st.dictionaries(shapes, times, max_size=12))
@@ -61,6 +67,12 @@ def test_a_table_survives_json_and_its_digest_ignores_the_order(rows):
     back = KernelTable.from_dict(json.loads(json.dumps(table.as_dict())))
     assert dict(back) == rows
     assert back.digest == KernelTable(dict(reversed(rows.items()))).digest
+
+
+def test_rows_of_former_versions_have_no_footprint():
+    data = KernelTable({CONV: KernelTime(1.0, 0.1, 5e6)}).as_dict()
+    data["rows"] = [row[:-1] for row in data["rows"]]
+    assert KernelTable.from_dict(data)[CONV] == KernelTime(1.0, 0.1)
 
 
 def test_another_number_gives_another_digest():

@@ -1,6 +1,7 @@
 """Libraries that time the calls of a network."""
 
 import ctypes
+import time
 
 import numpy as np
 import pytest
@@ -45,11 +46,25 @@ def numbers(compiler, graph, timeline, inner):
 def test_every_call_of_every_run_gets_a_time(compiler, graph, timeline, library):
     status, output = run(library, timeline, timeline.request(numbers(compiler, graph, timeline, INNER), 5))
     assert status == 0
-    times_ms, before_ms, after_ms = timeline.times_ms(output, 5)
+    times_ms, readings_ms = timeline.times_ms(output, 5)
     assert times_ms.shape == (5, len(graph.shapes(ResNet())))
     assert (times_ms >= 0).all()
     assert (times_ms.sum(axis=1) > 0).all()
-    assert min(before_ms, after_ms) > 0
+    assert readings_ms.shape == (5, 2)
+    assert (readings_ms > 0).all()
+    np.testing.assert_array_equal(readings_ms[1:, 0], readings_ms[:-1, 1])
+
+
+def test_runs_wait_for_a_reference_that_is_fast_enough_but_not_for_ever(compiler, graph, timeline, library):
+    dense = numbers(compiler, graph, timeline, INNER)
+    took = {}
+    for wait_ms in (0.0, 50.0):
+        started = time.perf_counter()
+        status, output = run(library, timeline, timeline.request(dense, 3, slowest_ms=1e-6, wait_ms=wait_ms))
+        took[wait_ms] = time.perf_counter() - started
+        assert status == 0
+        assert (timeline.times_ms(output, 3)[0].sum(axis=1) > 0).all()
+    assert took[50.0] >= 0.05
 
 
 def test_a_narrow_layer_takes_less_time_and_the_others_stay(compiler, graph, timeline, library):
@@ -85,4 +100,4 @@ def test_to_an_agent_it_is_a_network(timeline):
     description = timeline.artifact.description
     assert description["kind"] == "network"
     assert description["input_bytes"] == 4 * description["inputs"][0][1]
-    assert description["output_bytes"] == 4 * (2 + timelines.RUNS_MAX * timeline.calls)
+    assert description["output_bytes"] == 4 * timelines.RUNS_MAX * (2 + timeline.calls)
