@@ -26,7 +26,6 @@ form.
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import sys
 import tempfile
@@ -35,17 +34,13 @@ from pathlib import Path
 from typing import Any
 
 from conditions import print_conditions, print_result
-from prunings import device, results, smoea_vgg, tuned
+from prunings import device, options, results, smoea_vgg, tuned
 from prunings.entries import ENTRIES, NETWORKS, Entry
 from prunings.runs import Setting, kept, run_entry
 from prunings.verdicts import lines, malformed, volumes
 from prunings.volumes import hypervolume
 
-from device_agents.errors import DeviceError
-from hwprune.cli.console import Console as Terminal
 from hwprune.cli.console import configure_logging
-from hwprune.errors import HwpruneError
-from hwprune.experiments.home import Home
 
 QUICK_ENTRY, QUICK_PASSES = "hierarchical", 8.0
 
@@ -57,15 +52,10 @@ def main() -> None:
     print_conditions()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
-            _quick(_setting(arguments, Path(folder)))
+            _quick(options.setting_of(arguments, Path(folder)))
     else:
-        setting = _setting(arguments, arguments.state)
-        try:
-            _do(setting, arguments)
-        except KeyboardInterrupt:
-            sys.exit("interrupted: the same command goes on from here")
-        except (HwpruneError, DeviceError) as error:
-            sys.exit(f"{error}")
+        with options.resumable():
+            _do(options.setting_of(arguments, arguments.state), arguments)
     found = results.read()
     for line in lines(found):
         print(line)
@@ -93,16 +83,10 @@ def _do(setting: Setting, arguments: argparse.Namespace) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = Path(os.environ.get("HWPRUNE_SHARED", "data"))
-    parser.add_argument("--images", type=Path, default=Path("data/cifar10"))
-    parser.add_argument("--weights", type=Path, default=shared / "data" / "weights")
-    parser.add_argument("--state", type=Path, default=Path("runs/pruning"), help="what is needed between calls")
-    parser.add_argument("--workers", type=int, default=1, help="processes that score candidates [1]")
-    parser.add_argument("--resume", action="store_true", help="go on; what is there is always kept")
+    options.add_to(parser)
     parser.add_argument("--only", "--method", nargs="+", choices=sorted(ENTRIES), help="these entries alone")
     parser.add_argument("--network", nargs="+", choices=sorted(NETWORKS), help="these networks alone")
     parser.add_argument("--seeds", type=_seeds, help="these seeds alone: 3, or 0-2")
-    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning [2]")
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--profile", action="store_true", help="make this computer's models; wants a quiet machine")
     kinds.add_argument("--measure", action="store_true", help="measure what was found; wants a quiet machine")
@@ -115,18 +99,6 @@ def _arguments() -> argparse.Namespace:
 def _seeds(text: str) -> list[int]:
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
-
-
-def _setting(arguments: argparse.Namespace, state: Path) -> Setting:
-    return Setting(
-        images=arguments.images,
-        weights=arguments.weights,
-        home=Home((state / "home").absolute()),
-        runs=state / "runs",
-        console=Terminal(),
-        epochs=arguments.epochs,
-        workers=arguments.workers,
-    )
 
 
 def _search(setting: Setting, arguments: argparse.Namespace) -> None:

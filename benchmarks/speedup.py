@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,20 +27,18 @@ from typing import Any
 
 import numpy as np
 from conditions import commit, conditions, print_conditions, print_result
+from prunings import options
 from prunings.device import Profiled, write_json
 from prunings.entries import Entry
 from prunings.runs import Setting, searched
 
-from device_agents.errors import DeviceError
 from hwprune import training
-from hwprune.cli.console import Console, configure_logging
+from hwprune.cli.console import configure_logging
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
-from hwprune.errors import HwpruneError
 from hwprune.experiments.candidates import linked_job
 from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.finetune import settings
-from hwprune.experiments.home import Home
 from hwprune.experiments.second_opinion import second_opinion
 from hwprune.experiments.session import open_session
 from hwprune.experiments.workbench import Workbench
@@ -71,16 +68,12 @@ def main() -> None:
     print_conditions()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:
-            return _quick(_setting(arguments, Path(folder)))
-    setting = _setting(arguments, arguments.state)
-    try:
+            return _quick(options.setting_of(arguments, Path(folder)))
+    setting = options.setting_of(arguments, arguments.state)
+    with options.resumable():
         for network in arguments.network or NETWORKS:
             for step in arguments.step or STEPS:
                 {"choose": _choose, "tune": _tune, "measure": _measure}[step](setting, network)
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from here")
-    except (HwpruneError, DeviceError) as error:
-        sys.exit(f"{error}")
     found = _read()
     for line in _table(found):
         print(line)
@@ -89,21 +82,11 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = Path(os.environ.get("HWPRUNE_SHARED", "data"))
-    parser.add_argument("--images", type=Path, default=Path("data/cifar10"), help="as pruning.py takes them")
-    parser.add_argument("--weights", type=Path, default=shared / "data" / "weights")
-    parser.add_argument("--state", type=Path, default=Path("runs/pruning"), help="what is needed between calls")
+    options.add_to(parser)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, help="these networks alone")
     parser.add_argument("--step", nargs="+", choices=STEPS, help="these steps alone")
-    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning [2]")
-    parser.add_argument("--resume", action="store_true", help="go on; what is there is always kept")
     parser.add_argument("--quick", action="store_true", help="measure one network again, within a minute")
     return parser.parse_args()
-
-
-def _setting(arguments: argparse.Namespace, state: Path) -> Setting:
-    home = Home((state / "home").absolute())
-    return Setting(arguments.images, arguments.weights, home, state / "runs", Console(), arguments.epochs)
 
 
 def _choose(setting: Setting, network: str) -> None:

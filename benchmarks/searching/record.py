@@ -50,7 +50,7 @@ IntArray = npt.NDArray[np.int64]
 DEVICES = {LOCAL: None, "avx2": "haswell", "sse4": "nehalem"}
 VAL_IMAGES, BN_IMAGES = 1000, 640
 #: Plans of the large recording: drawn at random, then searched for on what is recorded so far.
-LARGE_RANDOM, LARGE_SEARCHED, LARGE_ROUND = 1200, 1800, 150
+LARGE_RANDOM, LARGE_SEARCHED, LARGE_ROUND = 1200, 1200, 150
 #: Plans between two writings: of the table four levels of the three blocks that change fastest, which share the others.
 FLIGHT = 64
 

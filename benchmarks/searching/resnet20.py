@@ -147,15 +147,14 @@ def table(device: str) -> Target:
 class Interpolated:
     """Error of any widths, between a few thousand recorded ones.
 
-    Cubic radial basis functions over the nearest recorded plans, smoothed as much as predicts held-out ones best; on
-    the logit scale, over the importance that each block loses. HAMP's own surrogate is of another family.
+    Cubic radial basis functions over all recorded plans, smoothed as much as predicts held-out ones best; on the logit
+    scale, over the importance that each block loses. HAMP's own surrogate is of another family.
 
     Attributes:
         mean_absolute_error: of a tenth of the recorded plans that the others predict.
         front_error: the same for those of them that are on the recorded front or within two points of error of it.
     """
 
-    NEIGHBOURS = 120
     SMOOTHINGS = (0.0, 0.01, 0.1, 1.0, 10.0)
 
     def __init__(self, space: SearchSpace, widths: IntArray, errors: FloatArray) -> None:
@@ -166,14 +165,14 @@ class Interpolated:
         test = np.random.default_rng(0).permutation(len(y)) < len(y) // 10
         held_out = {}
         for smoothing in self.SMOOTHINGS:
-            fitted = RBFInterpolator(X[~test], y[~test], self.NEIGHBOURS, smoothing, kernel="cubic")
+            fitted = RBFInterpolator(X[~test], y[~test], smoothing=smoothing, kernel="cubic")
             held_out[smoothing] = np.abs(1 / (1 + np.exp(-fitted(X[test]))) - errors[test])
         best = min(held_out, key=lambda smoothing: float(held_out[smoothing].mean()))
         good = errors[test] < errors.min() + 0.2
         self.smoothing = best
         self.mean_absolute_error = float(held_out[best].mean())
         self.front_error = float(held_out[best][good].mean())
-        self._fitted = RBFInterpolator(X, y, self.NEIGHBOURS, best, kernel="cubic")
+        self._fitted = RBFInterpolator(X, y, smoothing=best, kernel="cubic")
 
     def __call__(self, widths: IntArray) -> FloatArray:
         """``(n,)`` errors of ``(n, 9)`` widths."""

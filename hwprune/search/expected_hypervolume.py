@@ -17,8 +17,9 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-#: Points of a front that the free space is cut by; more would cost time, not change which candidate promises most.
-FRONT_MAX = 64
+#: Points of a front that the free space is cut by; of more than three objectives fewer, for the boxes are many then.
+#: Where a front has more, candidates beside those left out promise what is taken already.
+FRONT_MAX, FRONT_MAX_CUT = 400, 64
 #: Products of candidates and boxes that are held at a time.
 _CHUNK = 2_000_000
 
@@ -39,12 +40,16 @@ class FreeSpace:
     def below(cls, ref_point: npt.ArrayLike, front: FloatArray) -> FreeSpace:
         """Space below an ``(n_obj,)`` ``ref_point`` that an ``(n, n_obj)`` ``front`` leaves free."""
         ref = np.asarray(ref_point, dtype=np.float64)
-        space = cls(np.full((1, len(ref)), -np.inf), ref[None].copy())
         inside = front[(front < ref).all(axis=1)]
-        if len(inside) > FRONT_MAX:
-            inside = inside[_spread(inside, FRONT_MAX)]
+        most = FRONT_MAX if len(ref) <= 3 else FRONT_MAX_CUT
+        if len(inside) > most:
+            inside = inside[_spread(inside, most)]
         # By the last objective: every point then cuts few of the boxes that are there.
-        for point in inside[np.argsort(inside[:, -1], kind="stable")]:
+        inside = inside[np.argsort(inside[:, -1], kind="stable")]
+        if len(ref) == 3:
+            return cls(*_swept(ref, inside))
+        space = cls(np.full((1, len(ref)), -np.inf), ref[None].copy())
+        for point in inside:
             space = space.without(point)
         return space
 
@@ -95,6 +100,38 @@ class FreeSpace:
     @functools.cached_property
     def _edges(self) -> list[FloatArray]:
         return [np.unique(np.concatenate([low, high])) for low, high in zip(self.lower.T, self.upper.T, strict=True)]
+
+
+def _swept(ref: FloatArray, front: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Corners of at most 2 n + 1 boxes below ``(3,)`` ``ref`` that n points, sorted by the last objective, leave free.
+
+    At any value of the last objective, what is free are strips side by side along the first one, each up to a limit of
+    the second. A point ends the strips that it reaches into and begins one; a strip between two such moments is a box.
+    """
+    lower: list[tuple[float, float, float]] = []
+    upper: list[tuple[float, float, float]] = []
+
+    def end(low: float, high: float, limit: float, begun: float, now: float) -> None:
+        if low < high and begun < now:
+            lower.append((low, -np.inf, begun))
+            upper.append((high, limit, now))
+
+    strips = [(-np.inf, float(ref[0]), float(ref[1]), -np.inf)]  # where along the first objective, limit, begun
+    for x, y, now in front.tolist():
+        first = next(number for number, (_, high, _, _) in enumerate(strips) if x < high)
+        last = first
+        while last < len(strips) and strips[last][2] > y:
+            low, high, limit, begun = strips[last]
+            end(max(low, x), high, limit, begun, now)
+            last += 1
+        if last == first:  # dominated
+            continue
+        low, _, limit, begun = strips[first]
+        before = [(low, x, limit, begun)] if low < x else []
+        strips[first:last] = [*before, (x, strips[last - 1][1], y, now)]
+    for low, high, limit, begun in strips:
+        end(low, high, limit, begun, float(ref[2]))
+    return np.array(lower).reshape(-1, 3), np.array(upper).reshape(-1, 3)
 
 
 def _expected_excess(edges: FloatArray, values: FloatArray) -> FloatArray:

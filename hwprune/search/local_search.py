@@ -48,8 +48,8 @@ class LocalSearch:
         steps: most moves of a start; it ends before at the first step that betters nothing.
         quanta: levels that one group moves by, up and down.
         sigma: standard deviation of Gaussian steps, in genes.
-        neighbours_max: most neighbours of one candidate; three quarters are single moves, the rest pairs and Gaussian
-            steps.
+        neighbours_max: most neighbours of one candidate; five eighths are single moves, the rest in equal parts pairs,
+            Gaussian steps, and a gene drawn anew: from one hill to another.
         sideways: move to an equal neighbour too.
     """
 
@@ -122,10 +122,14 @@ class LocalSearch:
         n_other = max(1, self.neighbours_max // 8)
         found, owner = [], []
         for index, row in enumerate(widths):
-            singles = self._singles(space, row, self.neighbours_max - 2 * n_other, random_state)
+            singles = self._singles(space, row, self.neighbours_max - 3 * n_other, random_state)
             pairs = _pairs(row, singles - row, slopes, n_other, random_state)
-            genomes = space.encode(row[None]) + random_state.normal(0, self.sigma, (n_other, len(row)))
-            drawn = space.decode(np.clip(genomes, 0, space.upper))
+            near = space.encode(row[None]) + random_state.normal(0, self.sigma, (n_other, len(row)))
+            far = np.tile(space.encode(row[None]), (n_other, 1))
+            far[np.arange(n_other), random_state.integers(len(row), size=n_other)] = random_state.uniform(
+                0, space.upper, n_other
+            )
+            drawn = space.decode(np.clip(np.vstack([near, far]), 0, space.upper))
             found.append(_elsewhere(np.vstack([singles, pairs, drawn]), row))
             owner += [index] * len(found[-1])
         return np.vstack(found), np.array(owner, dtype=np.int64)

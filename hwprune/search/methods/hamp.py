@@ -26,6 +26,7 @@ Choices of this implementation:
     - The population shrinks with budgets below 100, and generations go on until the budget is spent.
     - Constraints: feasible individuals come first in selection, screening and local search; the others by violation.
     - Children that were evaluated before are bred anew, so that every generation spends what it may.
+    - Neighbours of a local search are also those with one gene drawn anew, which lead from one hill to another.
     - A local search ends at the first step that betters nothing; an end point that was evaluated before gives way to
       its best neighbour that was not.
     - The local search's end points are evaluated before the children: they come first where the budget ends.

@@ -51,13 +51,22 @@ def test_boxes_do_not_overlap() -> None:
     assert inside.max() == 1
 
 
+def test_a_front_of_three_objectives_takes_no_more_than_two_boxes_a_point() -> None:
+    front = front_of(60, 3)
+    among_them = np.vstack([front, front[:5], front[5:10] + 0.01])  # twice the same, and dominated ones
+    space = FreeSpace.below(REF, among_them)
+    assert len(space.upper) <= 2 * len(front) + 1
+    free = ((space.upper - np.maximum(space.lower, 0)).prod(axis=1)).sum()
+    assert free == pytest.approx(1 - volume(front))
+
+
 def test_nothing_is_gained_where_nothing_is_free() -> None:
     space = FreeSpace.below([1.0, 1.0], np.array([[0.2, 0.2]])).without(np.array([-np.inf, -np.inf]))
     assert space.gains([np.array([[0.1]]), np.array([[0.1]])]).tolist() == [0.0]
 
 
 def test_long_front_is_thinned_to_points_that_tell_about_the_same() -> None:
-    angle = np.linspace(0, np.pi / 2, 500)
+    angle = np.linspace(0, np.pi / 2, 2 * FRONT_MAX)
     front = 1 - 0.9 * np.column_stack([np.cos(angle), np.sin(angle)])
     space = FreeSpace.below([1.0, 1.0], front)
     assert len(space.upper) == FRONT_MAX + 1

@@ -15,7 +15,7 @@ def sample(n: int, seed: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarra
 def test_predictions_are_those_of_scikit_learn_with_the_same_hyperparameters() -> None:
     Z, y = sample(40, 0)
     ours = GaussianProcess().fit(Z, y, np.ones(40))
-    kernel = ConstantKernel(ours.variance) * Matern(ours.length, nu=2.5)
+    kernel = ConstantKernel(ours.variance) * Matern(ours.length / ours.scales, nu=2.5)
     theirs = GaussianProcessRegressor(kernel, alpha=ours.variance * ours.noise, optimizer=None).fit(Z, y)
     new, _ = sample(20, 1)
     mean, std = theirs.predict(new, return_std=True)
@@ -31,6 +31,14 @@ def test_hyperparameters_follow_what_there_is_to_learn() -> None:
     assert smooth.noise < 1e-2 < noisy.noise
     new, y = sample(100, 1)
     assert np.abs(smooth.predict(new)[0] - y).mean() < 0.03
+
+
+def test_columns_that_matter_are_told_from_others() -> None:
+    Z, y = sample(60, 0)
+    process = GaussianProcess().fit(np.hstack([Z, Z[::-1]]), y, np.ones(60))
+    assert process.scales[:2].min() > 3 * process.scales[2:].max()
+    new, expected = sample(100, 1)
+    assert np.abs(process.predict(np.hstack([new, new[::-1]]))[0] - expected).mean() < 0.02
 
 
 def test_row_of_small_weight_says_little() -> None:
