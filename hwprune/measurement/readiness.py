@@ -100,7 +100,7 @@ def load(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> str
 def quiet_cores(before: dict[str, Any], after: dict[str, Any], elapsed_s: float) -> float:
     """Busy cores that do not disturb a device of so many cores."""
     first, last = before.get("cpu_times_s"), after.get("cpu_times_s")
-    elapsed_s = _own_s(before, after, elapsed_s)
+    elapsed_s = _device_s(before, after, elapsed_s)
     cores = sum(last[name] - first[name] for name in last) / elapsed_s if first and last else 1.0
     return max(QUIET_CORES, QUIET_SHARE * float(cores))
 
