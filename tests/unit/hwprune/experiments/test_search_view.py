@@ -55,7 +55,9 @@ def test_live_lines_show_trade_offs_course_model_and_time_left() -> None:
     assert len(told.lines) == 4
     course, *picks, model, left = told.lines[-1]
     assert course.startswith(f"hypervolume {context.hypervolume:.4f}  ")
-    assert course[-1] == "█"
+    bars = course.rpartition(" ")[2]
+    assert len(bars) == len(told.lines)
+    assert bars[-1] == max(bars)
     front = context.archive.front()
     assert picks[0].startswith(f"latency {front[0].objectives['latency'] * 1e3:.1f} us")
     assert len(picks) == 4
