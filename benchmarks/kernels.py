@@ -54,7 +54,7 @@ SPEND_S, SPEND_AGAIN_S = 0.1, 0.5
 ANCHOR_WIDTH = 32
 
 #: A worst shape has been timed so often at least; and so many times are suspects of a family timed again at most.
-TIMED_MIN, TIMES_AGAIN, TIMES_AGAIN_QUICK = 3, 12, 2
+TIMED_MIN, TIMES_AGAIN, TIMES_AGAIN_QUICK = 3, 12, 1
 
 
 @dataclass
