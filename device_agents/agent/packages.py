@@ -41,5 +41,5 @@ def onnxruntime(root: str) -> str:
         for path in sorted(glob.glob(os.path.join(glob.escape(folder), "onnxruntime*-info"))):
             found = ONNXRUNTIME.fullmatch(os.path.basename(path))
             if found:
-                return found.group(3)
+                return found["version"]
     raise Absent("onnxruntime is not installed for " + sys.executable)

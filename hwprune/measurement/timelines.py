@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from device_agents.agent.timing import GATED_NS_MAX
 from device_agents.client import AgentClient, Block
 from device_agents.errors import LoadFailed, RunFailed
 from hwprune.compilation.timeline import RUNS_MAX, Timeline
@@ -28,8 +29,6 @@ FloatArray = npt.NDArray[np.float64]
 REQUESTS, REQUEST_MS = 8, 10.0
 #: How long a request waits for undisturbed moments at most, and how long requests are made until enough runs had one.
 WAIT_MS, PATIENCE_S = 40.0, 10.0
-#: The reference kernel of an emulated processor takes longer than a moment, for which nobody can wait.
-GATED_MS_MAX = 2.0
 #: A sitting lasts so long at least: others read from the caches and memory that cores share for a second or two, which
 #: slows networks with many weights and not the reference kernel.
 SITTING_S = 2.0
@@ -195,7 +194,7 @@ class Timer:
     def _request(self, client: AgentClient, job: _Runs, known_ms: float | None = None) -> tuple[FloatArray, FloatArray]:
         """Times of some runs' calls, and of the reference around each run."""
         slowest_ms = known_ms * (1 + LIMITS["B"]) if known_ms is not None else float("inf")
-        wait_ms = WAIT_MS if slowest_ms <= GATED_MS_MAX else 0.0
+        wait_ms = WAIT_MS if slowest_ms <= GATED_NS_MAX / 1e6 else 0.0
         request = self._timeline.request(job.numbers, job.runs, slowest_ms if wait_ms else 0.0, wait_ms)
         times_ms, readings_ms = self._timeline.times_ms(client.run(self._handles[0], request), job.runs)
         if readings_ms[-1, 1] > slowest_ms:
