@@ -10,8 +10,8 @@
    one without a number does not; at least 90 % of the cells shall.
 3. *The tool*, during the pause. Every model is measured with ``--engine onnxruntime`` and by the tool that comes with
    the package, ``onnxruntime.tools.onnxruntime_test`` (``onnxruntime_perf_test`` is not in it), on the same core in
-   turns. The tool gives the mean of its iterations; what counts is the 10th percentile of many short runs of it, as
-   hwprune's latency is that of single calls. The tool takes no number of threads, so its sessions are made with one.
+   turns. The tool gives the mean of its iterations; what counts is the 10th percentile of its runs, as hwprune's
+   latency is that of undisturbed calls. The tool takes no number of threads, so its sessions are made with one.
    Judged is the median ratio of a model over all rounds, of latencies as they were timed (at most 5 % from 1).
 
 Partial results lie in ``results/measure.json``, what is measured with in ``results/measure.partial``; ``--resume`` goes

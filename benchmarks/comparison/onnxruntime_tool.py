@@ -23,8 +23,9 @@ from hwprune.experiments.matrix import Cell
 from hwprune.experiments.measure import Request, measure
 from hwprune.experiments.progress import Silent
 
-#: Runs of the tool in a round, and iterations that take at least so long together.
-TOOL_RUNS, TOOL_S = 25, 0.02
+#: Runs of the tool in a round, and their iterations: these take at least so long together, and are at least so many.
+#: The tool counts the first ones of a session, too, which touch all memory for the first time.
+TOOL_RUNS, TOOL_S, ITERATIONS_MIN = 10, 0.5, 50
 
 
 def by_the_tool(home: Home, device: str, model: Path, rounds: int) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class OneThread:
 def tool_latency_ms(model: Path) -> float:
     """10th percentile of the mean latencies that runs of the tool print."""
     onnxruntime_test.onnxrt = OneThread()
-    iterations = max(5, round(TOOL_S * 1e3 / _tool_run_ms(model, 20)))
+    iterations = max(ITERATIONS_MIN, round(TOOL_S * 1e3 / _tool_run_ms(model, 20)))
     return float(np.percentile([_tool_run_ms(model, iterations) for _ in range(TOOL_RUNS)], 10))
 
 
