@@ -42,6 +42,9 @@ FIRST_SHARE = 0.5
 ENOUGH_OF_TEMPLATE, LITTLE_SHARE = 8, 0.002
 #: Fewest networks measured whole that a model is calibrated on.
 NETWORKS_MIN = 8
+#: Sittings that these are shared out to, all but the last before the kernels: in each they run in a process of its own,
+#: whose memory lies elsewhere. What they differ by from one sitting to the next has to be among their residuals.
+SITTINGS = 3
 #: Rounds in a row below the error target that end a profile: one alone may be luck.
 GOOD_ROUNDS = 2
 #: A round is expected to take no longer than this share more than the last one.
@@ -103,13 +106,15 @@ class Profiler:
         self._end = time.perf_counter() + 60 * self.effort.minutes
         timeline = self.session.candidates(self.bench).timeline()
         with console.progress(self.effort.kernels + self.effort.networks, "profiling") as steps:
-            self._measure_networks(steps)
+            for number in range(SITTINGS - 1):
+                self._measure_networks(number, steps)
             if timeline is not None:
                 with self.session.open_timer(timeline) as timer:
                     if timer is not None:
                         self._until_good(self._rounds_inside(timer, timeline.calls, steps), steps)
             if not self.rows:
                 self._until_good(self._rounds_alone(steps), steps)
+            self._measure_networks(SITTINGS - 1, steps)
         return self._fit("auto")
 
     def borrow(self, lenders: Mapping[str, LatencyModel], console: Console) -> LatencyModel:
@@ -124,7 +129,8 @@ class Profiler:
             DeviceError: the device is lost.
         """
         with console.progress(self.effort.networks, "measuring networks") as steps:
-            self._measure_networks(steps)
+            for number in range(SITTINGS):
+                self._measure_networks(number, steps)
         return transfer(lenders, self.networks, self.bench.graph.target.lanes)
 
     def _until_good(self, rounds: Iterator[None], steps: Steps) -> None:
@@ -253,26 +259,38 @@ class Profiler:
             else:
                 self._reasons.add(each.error or each.trust_reason)
 
-    def _measure_networks(self, steps: Steps) -> None:
-        """Networks from the widest to the narrowest; others take the place of those that could not be trusted."""
+    def _measure_networks(self, number: int, steps: Steps) -> None:
+        """A sitting's share of the networks; in the last, others take the place of those that could not be trusted.
+
+        Args:
+            number: the sitting's; each has networks from the widest to the narrowest.
+            steps: told of those that could be trusted.
+
+        Raises:
+            UntrustedError: there are too few after the last sitting.
+            DeviceError: the device is lost.
+        """
         order = np.argsort(-self.widths.sum(axis=1), kind="stable")
         even = order[_evenly(len(order), self.effort.networks)]
-        others = np.setdiff1d(order, even)
-        for rows in (even, others):
-            missing = self.effort.networks - len(self.networks)
-            chosen = self.widths[rows[_evenly(len(rows), missing)]]
-            if not len(chosen):
-                break
-            plans = [self.bench.plan(row) for row in chosen]
-            found = self.session.measure_candidates(self.bench, plans, max_age_s=self.part.age_s)
-            shapes = self.bench.arithmetic(chosen)
-            self.networks += [
-                (shapes.row(index), each.latency_ms) for index, each in enumerate(found) if is_trusted(each)
-            ]
-            self._reasons |= {each.error or each.trust_reason for each in found if not is_trusted(each)}
-            steps.advance(sum(map(is_trusted, found)))
-        if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
-            raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
+        self.session.board.end_residents()
+        self._measure_whole(even[number::SITTINGS], steps)
+        if number == SITTINGS - 1:
+            others = np.setdiff1d(order, even)
+            self._measure_whole(others[_evenly(len(others), self.effort.networks - len(self.networks))], steps)
+            if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
+                raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
+
+    def _measure_whole(self, rows: IntArray, steps: Steps) -> None:
+        """Measure networks whole."""
+        if not len(rows):
+            return
+        chosen = self.widths[rows]
+        plans = [self.bench.plan(row) for row in chosen]
+        found = self.session.measure_candidates(self.bench, plans, max_age_s=self.part.age_s)
+        shapes = self.bench.arithmetic(chosen)
+        self.networks += [(shapes.row(index), each.latency_ms) for index, each in enumerate(found) if is_trusted(each)]
+        self._reasons |= {each.error or each.trust_reason for each in found if not is_trusted(each)}
+        steps.advance(sum(map(is_trusted, found)))
 
 
 def known_enough(rows: Sequence[tuple[LayerShape, KernelTime]]) -> set[LayerShape]:

@@ -128,6 +128,19 @@ class Measurer:
 
         return self.link.do(over)
 
+    def end_residents(self) -> None:
+        """End the processes of resident networks: what is measured next runs in new ones, whose memory lies elsewhere.
+
+        Raises:
+            AgentError: the device is lost and stays away.
+        """
+
+        def end(client: AgentClient) -> None:
+            while self._residents:
+                unload(client, self._residents.popitem()[1])
+
+        self.do(end)
+
     def network(self, job: NetworkJob, **options: Any) -> Measurement:
         """One network; the options are those of :meth:`networks`."""
         return self.networks([job], **options)[0]
