@@ -25,6 +25,10 @@ PROTOCOL_VERSION = 2
 #: 0.28 x on average (354 pairs, levels up to 0.25 apart).
 CLOCK_DOUBT = 0.3
 
+#: The same for the memory that cores share: of five networks that did not fit a core's own caches, latencies rose by
+#: 0.3 to 0.7 times what a pass over 16 MiB took longer (26 windows of 5 s); never by more than so much.
+MEMORY_DOUBT, MEMORY_DOUBT_MAX = 0.7, 0.3
+
 Trust = Literal["A", "B", "C"]
 
 #: Standard deviations on either side that hold 95 % of a normal distribution.
@@ -120,6 +124,19 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class MemoryReading:
+    """How fast the memory that cores share was while a network was measured.
+
+    Attributes:
+        latency_ms: what a pass over more than a core's own caches hold took, as latencies are given.
+        fastest_ms: the fastest pass that is known of the device.
+    """
+
+    latency_ms: float
+    fastest_ms: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One network (or kernel) measured on one device: raw values, conditions, or the reason why there are none.
 
@@ -152,6 +169,8 @@ class Measurement:
         shapes_key: digest of the layers of a network, whatever it was compiled to; "" where they are not known.
         simulated_ms: mean and standard deviation by a model, where nothing was measured: of a replayed device, whose
             recording has no such network. None for what was measured.
+        memory: the memory meanwhile, of a network that does not fit a core's own caches; None where nobody asked.
+        cold_share: share of the network that these cannot keep, in [0, 1].
     """
 
     key: str
@@ -179,6 +198,8 @@ class Measurement:
     timeline: tuple[dict[str, Any], ...] = ()
     shapes_key: str = ""
     simulated_ms: tuple[float, float] | None = None
+    memory: MemoryReading | None = None
+    cold_share: float = 0.0
 
     @property
     def is_simulated(self) -> bool:
@@ -199,6 +220,14 @@ class Measurement:
         return self.device_reference_ms / self.reference_ms
 
     @property
+    def memory_doubt(self) -> float:
+        """By how much the estimate may be too high, as a share of it, because others used the memory."""
+        if self.memory is None:
+            return 0.0
+        longer = self.memory.latency_ms / self.memory.fastest_ms - 1
+        return min(MEMORY_DOUBT_MAX, MEMORY_DOUBT * self.cold_share * max(0.0, longer))
+
+    @property
     def scale(self) -> float:
         """What values as they were timed are multiplied by: to the device's clock, and to the pool's first board."""
         return self.clock_ratio / self.board_ratio
@@ -217,14 +246,15 @@ class Measurement:
     def interval_ms(self) -> tuple[float, float]:
         """95 % interval of :attr:`latency_ms`: by bootstrap over processes and blocks.
 
-        Widened by the clock's doubt, and by what boards of a pool differ by. Of what was simulated, the model's own.
+        Widened by the clock's doubt, and by what boards of a pool differ by; downwards also by what others' use of the
+        memory may have cost. Of what was simulated, the model's own.
         """
         if self.simulated_ms is not None:
             mean_ms, std_ms = self.simulated_ms
             return max(0.0, mean_ms - NORMAL_95 * std_ms), mean_ms + NORMAL_95 * std_ms
         low_ms, high_ms = bootstrap_interval_ms(self.values_ms)
         doubt = clock_doubt(self.clock_ratio) + self.board_spread
-        return low_ms * self.scale * (1 - doubt), high_ms * self.scale * (1 + doubt)
+        return low_ms * self.scale * (1 - doubt - self.memory_doubt), high_ms * self.scale * (1 + doubt)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -237,8 +267,13 @@ class Measurement:
         conditions["input_shape"] = tuple(conditions["input_shape"])
         values = tuple(tuple(tuple(block) for block in process) for process in data["values_ms"])
         lists = {name: tuple(data.get(name, ())) for name in ("boards", "timeline")}
-        simulated = data.get("simulated_ms")
-        changed = {**lists, "values_ms": values, "simulated_ms": None if simulated is None else tuple(simulated)}
+        simulated, memory = data.get("simulated_ms"), data.get("memory")
+        changed = {
+            **lists,
+            "values_ms": values,
+            "simulated_ms": None if simulated is None else tuple(simulated),
+            "memory": None if memory is None else MemoryReading(**memory),
+        }
         return cls(**{**data, **changed, "conditions": Conditions(**conditions)})
 
     def without_values(self) -> Measurement:

@@ -75,6 +75,27 @@ def clusters(root: str) -> list[dict[str, Any]]:
     return [{"capacity": capacity, "cores": sorted(groups[capacity])} for capacity in sorted(groups, reverse=True)]
 
 
+def private_cache_bytes(root: str) -> int:
+    """Largest cache that the first core shares with no other one."""
+    sizes, one_core = [], siblings(root)
+    for path, text in read_all(root, "sys/devices/system/cpu/cpu0/cache/index*/size").items():
+        size = re.fullmatch("([0-9]+)([KMG])", text)
+        sharing = parse_cores(read_text(root, os.path.join(os.path.dirname(path), "shared_cpu_list")))
+        if size and set(sharing) <= one_core:
+            sizes.append(int(size.group(1)) << {"K": 10, "M": 20, "G": 30}[size.group(2)])
+    if not sizes:
+        raise Absent("no cache in /sys/devices/system/cpu/cpu0/cache is the first core's alone")
+    return max(sizes)
+
+
+def siblings(root: str) -> set[int]:
+    """The first core, and what else the system calls a core although it is the same one."""
+    try:
+        return set(parse_cores(read_text(root, "sys/devices/system/cpu/cpu0/topology/thread_siblings_list")))
+    except Absent:
+        return {0}
+
+
 def memory_bytes(root: str) -> int:
     """Physical memory."""
     for line in read_text(root, "proc/meminfo").splitlines():
@@ -164,6 +185,7 @@ READERS: dict[str, Callable[[str], Any]] = {
         usable_cores,
         clusters,
         memory_bytes,
+        private_cache_bytes,
         governor,
         clock_limits_mhz,
         energy_meter,

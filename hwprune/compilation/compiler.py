@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from hwprune.compilation import link, onnx_library, timeline
+from hwprune.compilation import link, memory_probe, onnx_library, timeline
 from hwprune.compilation.graph import Graph
 from hwprune.compilation.kernels import SCHEDULE_VERSION, specify
 from hwprune.compilation.kernels.kernel import Kernel, Usage
@@ -105,6 +105,25 @@ class Compiler:
             blob.write_bytes(model)
             text = onnx_library.source(json.dumps(description), blob, self.target)
             return self._store(text, objects, draft, "onnx", description)
+
+    def memory_probe(self) -> Artifact:
+        """Library that reads memory, as a network whose one output is its one input.
+
+        Raises:
+            CompileError: TVM or the C compiler refuses.
+        """
+        description = {
+            **self._description("network"),
+            "inputs": [[1]],
+            "outputs": [[1]],
+            "input_bytes": FLOAT_BYTES,
+            "output_bytes": FLOAT_BYTES,
+        }
+        kernels = link.linked_kernels([link.reference_usage(self.target)])
+        objects = object_files(kernels, self.target, self.folder, self.executor)
+        with self._draft() as draft:
+            text = memory_probe.source(json.dumps(description), self.target)
+            return self._store(text, objects, draft, "network", description)
 
     def resident(self, graph: Graph, dense: nn.Module, examples: Iterable[nn.Module]) -> ResidentNetwork:
         """Library that runs a network at any widths: ``resident_run(numbers, input, output)``.

@@ -28,7 +28,7 @@ from hwprune.measurement.boards import board_ratios, together
 from hwprune.measurement.jobs import KernelCompiler, KernelPack, NetworkJob
 from hwprune.measurement.session import Progress
 from hwprune.pruning.plan import PruningPlan
-from hwprune.records import Measurement
+from hwprune.records import Artifact, Measurement
 from hwprune.scenario import BURST, Scenario
 from latency_models.kernel_table import KernelTime
 from latency_models.network_model import LatencyModel
@@ -316,3 +316,8 @@ class OneAtATime:
         """One library with the kernels of these layers."""
         with self._lock:
             return self.compiler.kernels(shapes)
+
+    def memory_probe(self) -> Artifact:
+        """Library that reads memory."""
+        with self._lock:
+            return self.compiler.memory_probe()

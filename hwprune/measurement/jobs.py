@@ -38,6 +38,10 @@ class KernelCompiler(Protocol):
         """One library with the kernels of these layers."""
         ...
 
+    def memory_probe(self) -> Artifact:
+        """Library that reads memory."""
+        ...
+
 
 @dataclass(frozen=True)
 class NetworkJob:

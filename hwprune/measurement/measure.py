@@ -16,13 +16,14 @@ from device_agents.registry import Device
 from hwprune.errors import ConfigError
 from hwprune.measurement import session
 from hwprune.measurement.clock import Clock
+from hwprune.measurement.contention import SharedMemory
 from hwprune.measurement.jobs import KernelCompiler, KernelPack, NetworkJob
 from hwprune.measurement.link import Link, LostByWork
 from hwprune.measurement.loading import LoadedLibrary, load, unload, unloading
 from hwprune.measurement.readiness import Readiness
 from hwprune.measurement.scenarios import measure_steadily, settings_of
 from hwprune.measurement.session import Progress, Settings, Subject
-from hwprune.measurement.trust import fallback_complaint
+from hwprune.measurement.trust import LIMITS, fallback_complaint
 from hwprune.records import Artifact, Conditions, Measurement
 from hwprune.scenario import BURST, Scenario
 from hwprune.store import Store, shape_key
@@ -86,8 +87,10 @@ class Measurer:
     _residents: dict[str, LoadedLibrary] = field(init=False, default_factory=dict)
     _readiness: Readiness = field(init=False)
     _clock: Clock = field(init=False)
+    _memory: SharedMemory = field(init=False)
 
     def __post_init__(self) -> None:
+        self._memory = SharedMemory(self.device, self.store)
         self._clock = Clock(self.device, self.store, self.say, self.recalibrate)
         self._readiness = Readiness(self.link.client(), self.say)
 
@@ -190,7 +193,9 @@ class Measurer:
             for start in range(0, len(missing), together):
                 sitting = missing[start : start + together]
                 report = _part(progress, len(jobs) - len(missing) + start, len(sitting), len(jobs))
-                measure = functools.partial(self._measure_networks, processes=count, scenario=scenario, progress=report)
+                measure = functools.partial(
+                    self._measure_networks, processes=count, final=final, scenario=scenario, progress=report
+                )
                 lost = functools.partial(self._lost_network, scenario=scenario)
                 for _, measurement in self._measured(sitting, measure, lost):
                     self.store.add_measurement(measurement)
@@ -279,7 +284,13 @@ class Measurer:
         return self._measurement(shape_key(shape), conditions, Subject([], error=error), {}, {})
 
     def _measure_networks(
-        self, jobs: Sequence[NetworkJob], *, processes: int, scenario: Scenario, progress: Progress | None
+        self,
+        jobs: Sequence[NetworkJob],
+        *,
+        processes: int,
+        final: bool,
+        scenario: Scenario,
+        progress: Progress | None,
     ) -> list[Measurement]:
         if scenario.seconds is None:
             self._readiness.wait(self.wait_s)
@@ -294,17 +305,22 @@ class Measurer:
                 for job, library in zip(jobs, libraries, strict=True)
             ]
             burst = self.resident_settings if all(job.numbers for job in jobs) else self.settings
-            self._sit(subjects, settings_of(scenario, burst), jobs[0].artifact.schedule_version, progress)
+            version = jobs[0].artifact.schedule_version
+            probes = stack.enter_context(self._memory_probe(jobs)) if final and scenario.is_burst else []
+            self._sit([*subjects, *probes], settings_of(scenario, burst), version, progress)
         after = self.client.state()
+        memory = self._memory.reading(probes[0], version) if probes else None
         for job, subject in zip(jobs, subjects, strict=True):
             if subject.error is not None and job.artifact.sha256 in self._residents:
                 unload(self.client, self._residents.pop(job.artifact.sha256))  # the next candidate gets a new process
         return [
-            _with_fallback(
+            _capped(
                 replace(
                     self._measurement(job.key, self._conditions_of(job, scenario), subject, before, after),
                     planned_memory_bytes=job.planned_memory_bytes,
                     shapes_key=job.shapes_key,
+                    memory=memory,
+                    cold_share=self._memory.cold_share(job) if memory else 0.0,
                     # What loading tells of a resident library is none of this network's.
                     **({} if job.numbers else library.facts),
                 ),
@@ -361,6 +377,16 @@ class Measurer:
         )
         if is_burst:
             self._clock.learn(subjects, schedule_version, was_quiet)
+
+    @contextlib.contextmanager
+    def _memory_probe(self, jobs: Sequence[NetworkJob]) -> Iterator[list[Subject]]:
+        """What tells of the memory, loaded for as long as the context lasts; [] where no network depends on it."""
+        if self.compiler is None or not any(self._memory.cold_share(job) for job in jobs):
+            yield []
+            return
+        with unloading(self.client, self._load(self.compiler.memory_probe(), 1)) as library:
+            requests = [TimingRequest(process.handle) for process in library.processes]
+            yield [Subject(requests, error=library.error)] if library.error is None else []
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""
@@ -440,6 +466,15 @@ def _without_call(measurement: Measurement, overhead_ms: float) -> Measurement:
         for process in measurement.values_ms
     )
     return replace(measurement, values_ms=values_ms)
+
+
+def _capped(measurement: Measurement, job: NetworkJob) -> Measurement:
+    """The measurement with its grade capped by what the blocks alone do not tell."""
+    measurement = _with_fallback(measurement, job)
+    if measurement.trust == "A" and measurement.memory_doubt > LIMITS["A"]:
+        reason = f"others use the memory: undisturbed it may take {measurement.memory_doubt:.1%} less"
+        return replace(measurement, trust="B", trust_reason=reason)
+    return measurement
 
 
 def _with_fallback(measurement: Measurement, job: NetworkJob) -> Measurement:

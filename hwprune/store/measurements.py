@@ -21,6 +21,9 @@ from latency_models.shapes import LayerShape
 #: Grades that are served from the store; a C is kept as evidence, and measured again when it is asked for.
 SERVED = ("A", "B")
 
+#: Measurements that are asked what they know of a device.
+NEWEST = 64
+
 
 def shape_key(shape: LayerShape) -> str:
     """Key of a kernel's measurement: digest of its layer shape."""
@@ -158,6 +161,18 @@ class Store:
         )
         rows = self._select(query.order_by(table.c.measured_at_s.desc(), table.c.id.desc()).limit(1))
         return Measurement.from_dict(rows[0].payload).device_reference_ms if rows else None
+
+    def memory_ms(self, device: str, fingerprint: str, schedule_version: str) -> float | None:
+        """Fastest pass over the device's memory that its newest measurements know of; None if there are none."""
+        query = self._served(None).where(
+            table.c.device == device,
+            table.c.fingerprint == fingerprint,
+            table.c.schedule_version == schedule_version,
+            table.c.layer_shape.is_(None),
+        )
+        rows = self._select(query.order_by(table.c.measured_at_s.desc(), table.c.id.desc()).limit(NEWEST))
+        readings = [Measurement.from_dict(row.payload).memory for row in rows]
+        return min((reading.fastest_ms for reading in readings if reading is not None), default=None)
 
     @staticmethod
     def _served(max_age_s: float | None) -> sa.Select[Any]:

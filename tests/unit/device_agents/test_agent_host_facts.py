@@ -194,3 +194,17 @@ def test_a_system_without_glibc_is_asked_for_musl(tmp_path, monkeypatch, loader,
 def test_this_computer_tells_its_libc_and_the_width_of_its_addresses():
     assert host_facts.libc("/").split()[0] in ("glibc", "musl")
     assert host_facts.pointer_bits("/") in (32, 64)
+
+
+def test_the_largest_cache_of_one_core_alone_is_told(tmp_path):
+    cores = "sys/devices/system/cpu/cpu0"
+    write(tmp_path, f"{cores}/topology/thread_siblings_list", "0,4\n")
+    for index, (size, shared) in enumerate([("32K", "0,4"), ("2M", "0,4"), ("8192K", "0-7")]):
+        write(tmp_path, f"{cores}/cache/index{index}/size", f"{size}\n")
+        write(tmp_path, f"{cores}/cache/index{index}/shared_cpu_list", f"{shared}\n")
+    assert host_facts.private_cache_bytes(str(tmp_path)) == 2 << 20
+
+
+def test_a_system_that_tells_nothing_of_its_caches_says_so(tmp_path):
+    with pytest.raises(Absent, match="cache"):
+        host_facts.private_cache_bytes(str(tmp_path))

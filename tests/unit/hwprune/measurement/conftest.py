@@ -53,6 +53,9 @@ class FixtureCompiler:
         artifact = self.library("kernels", {"kernels": [{"index": 0, "symbol": "kernel", "numbers": 2}]}, WORK=1)
         return Pack(artifact, {shape: (0, (shape.in_channels, shape.out_channels)) for shape in shapes})
 
+    def memory_probe(self) -> Artifact:
+        return self.network(work=5000, outputs=[[1, 2]])
+
     def library(self, kind: Any, facts: dict[str, Any], **macros: int) -> Artifact:
         description = {"abi": 1, "kind": kind, "weights_bytes": 100, "arena_bytes": 23, "fallback_calls": 0, **facts}
         text = json.dumps(json.dumps({**description, "fallback_ops": facts.get("fallback_ops", [])}))
