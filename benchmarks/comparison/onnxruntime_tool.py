@@ -25,7 +25,7 @@ from hwprune.experiments.progress import Silent
 
 #: Runs of the tool in a round, and their iterations: these take at least so long together, and are at least so many.
 #: The tool counts the first ones of a session, too, which touch all memory for the first time.
-TOOL_RUNS, TOOL_S, ITERATIONS_MIN = 30, 0.15, 50
+TOOL_RUNS, TOOL_S, ITERATIONS_MIN = 15, 0.15, 50
 
 
 def by_the_tool(home: Home, device: str, model: Path, rounds: int) -> dict[str, Any]:
