@@ -10,8 +10,9 @@
    one without a number does not; at least 90 % of the cells shall.
 3. *The tool*, during the pause. Every model is measured with ``--engine onnxruntime`` and by the tool that comes with
    the package, ``onnxruntime.tools.onnxruntime_test`` (``onnxruntime_perf_test`` is not in it), on the same core in
-   turns. The tool gives the mean of its iterations; what counts is the 10th percentile of its runs, as hwprune's
-   latency is that of undisturbed calls. The tool takes no number of threads, so its sessions are made with one.
+   turns. The tool gives the mean of its iterations; what counts is the 10th percentile of many short runs, as hwprune's
+   latency is that of undisturbed calls. The tool takes no number of threads, so its sessions are made with one, and
+   one serves all runs of a round, as the first inferences of a session are slower.
    Judged is the median ratio of a model over all rounds, of latencies as they were timed (at most 5 % from 1).
 
 Partial results lie in ``results/measure.json``, what is measured with in ``results/measure.partial``; ``--resume`` goes
@@ -46,7 +47,7 @@ from hwprune.experiments.home import Home
 from hwprune.experiments.measure import Request, measure
 from hwprune.experiments.progress import Console
 
-ROUNDS, ROUNDS_QUICK = 5, 1
+ROUNDS, ROUNDS_QUICK = 4, 1
 PAUSE_MIN = 30.0
 DIFFERENCE_MAX, AGREEMENT_MIN = 0.05, 0.9
 

@@ -24,8 +24,8 @@ from hwprune.experiments.measure import Request, measure
 from hwprune.experiments.progress import Silent
 
 #: Runs of the tool in a round, and their iterations: these take at least so long together, and are at least so many.
-#: The tool counts the first ones of a session, too, which touch all memory for the first time.
-TOOL_RUNS, TOOL_S, ITERATIONS_MIN = 15, 0.15, 50
+#: Runs are short, as undisturbed moments are.
+TOOL_RUNS, TOOL_S, ITERATIONS_MIN = 120, 0.01, 3
 
 
 def by_the_tool(home: Home, device: str, model: Path, rounds: int) -> dict[str, Any]:
@@ -69,17 +69,27 @@ def _as_timed_ms(cell: Cell) -> float:
 
 
 class OneThread:
-    """ONNX Runtime's package as its tool sees it, with sessions of one thread."""
+    """ONNX Runtime's package as its tool sees it, with sessions of one thread.
+
+    A model has one session for all runs: the tool counts the first iterations, which touch all memory for the first
+    time, and hwprune's numbers are of a network that is warm.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(onnxruntime, name)
 
     def InferenceSession(self, path: str, **_: Any) -> onnxruntime.InferenceSession:  # noqa: N802
-        """A session as hwprune makes it."""
+        """A session as hwprune makes it; the same one for the same path."""
+        if path in self._sessions:
+            return self._sessions[path]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._sessions[path] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return self._sessions[path]
 
 
 def tool_latency_ms(model: Path) -> float:
