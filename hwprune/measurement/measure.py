@@ -193,9 +193,7 @@ class Measurer:
             for start in range(0, len(missing), together):
                 sitting = missing[start : start + together]
                 report = _part(progress, len(jobs) - len(missing) + start, len(sitting), len(jobs))
-                measure = functools.partial(
-                    self._measure_networks, processes=count, final=final, scenario=scenario, progress=report
-                )
+                measure = functools.partial(self._measure_networks, processes=count, scenario=scenario, progress=report)
                 lost = functools.partial(self._lost_network, scenario=scenario)
                 for _, measurement in self._measured(sitting, measure, lost):
                     self.store.add_measurement(measurement)
@@ -284,13 +282,7 @@ class Measurer:
         return self._measurement(shape_key(shape), conditions, Subject([], error=error), {}, {})
 
     def _measure_networks(
-        self,
-        jobs: Sequence[NetworkJob],
-        *,
-        processes: int,
-        final: bool,
-        scenario: Scenario,
-        progress: Progress | None,
+        self, jobs: Sequence[NetworkJob], *, processes: int, scenario: Scenario, progress: Progress | None
     ) -> list[Measurement]:
         if scenario.seconds is None:
             self._readiness.wait(self.wait_s)
@@ -306,7 +298,8 @@ class Measurer:
             ]
             burst = self.resident_settings if all(job.numbers for job in jobs) else self.settings
             version = jobs[0].artifact.schedule_version
-            probes = stack.enter_context(self._memory_probe(jobs)) if final and scenario.is_burst else []
+            is_for_users = scenario.is_burst and processes >= FINAL_PROCESSES
+            probes = stack.enter_context(self._memory_probe(jobs)) if is_for_users else []
             self._sit([*subjects, *probes], settings_of(scenario, burst), version, progress)
         after = self.client.state()
         memory = self._memory.reading(probes[0], version) if probes else None

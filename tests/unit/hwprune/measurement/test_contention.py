@@ -40,7 +40,7 @@ def test_a_network_in_its_own_cache_is_in_no_doubt_and_no_doubt_is_endless() -> 
 def test_the_grade_is_capped_where_others_use_the_memory(large) -> None:
     capped = _capped(measured(MemoryReading(1.2, 1.0), 1.0), large)
     assert capped.trust == "B"
-    assert "14.0% less" in capped.trust_reason
+    assert "20.0% less" in capped.trust_reason
     assert _capped(measured(MemoryReading(1.001, 1.0), 1.0), large).trust == "A"
 
 
@@ -52,6 +52,7 @@ def test_final_numbers_of_large_networks_know_the_memory(measurer: Measurer, lar
     assert found.cold_share == pytest.approx(1 - own / large.planned_memory_bytes)
     assert Measurement.from_dict(found.as_dict()) == found
     assert measurer.network(large, remeasure=True).memory is None, "searches look at many networks in passing"
+    assert measurer.network(large, remeasure=True, processes=3).memory is not None
 
 
 def test_small_networks_are_not_asked(measurer: Measurer, compiler) -> None:
