@@ -53,10 +53,15 @@ def run_fleet(session: Session, names: Sequence[str], work: Work) -> list[Part[F
         session: this call of the program.
         names: of the devices.
         work: what to do on each.
+
+    Raises:
+        StoreError: the store cannot be opened.
     """
     from hwprune.experiments.devices import find
     from hwprune.experiments.side_by_side import run_side_by_side
 
+    with session.home.open_store():
+        pass  # made once and not by whoever is first: 30 boards were seen to wait for that until some gave up
     here = [name for name in names if find(session.home, name).transport == "local"]
     return run_side_by_side(names, work, explain=explain, console=session.console, alone=here)
 

@@ -113,9 +113,13 @@ def _bring_up_to_date(engine: sa.Engine) -> None:
         return
     if found is None and engine.dialect.name == "sqlite":
         _choose_wal(engine)
-    # Two processes may open a new store at once: the second waits here and then finds nothing left to do.
+    # Loaded here, since stores are rarely out of date and it takes a third of a second; before the lock, since many
+    # processes may open a new store at once, each waiting for the one that makes it, and find nothing left to do then.
+    import alembic.command  # noqa: F401
+
     with engine.connect().execution_options(sqlite_begin="BEGIN IMMEDIATE") as connection, connection.begin():
-        _migrate(connection, engine.url)
+        if _revision(connection, engine.url) != SCHEMA_REVISION:
+            _migrate(connection, engine.url)
 
 
 def _choose_wal(engine: sa.Engine) -> None:
@@ -141,7 +145,6 @@ def _revision(connection: sa.Connection, url: sa.URL) -> str | None:
 
 
 def _migrate(connection: sa.Connection, url: sa.URL) -> None:
-    # Imported here: it takes a third of a second, and stores are rarely out of date.
     import alembic.command
     import alembic.config
     import alembic.script
