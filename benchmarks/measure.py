@@ -173,7 +173,8 @@ class Bench:
         """Every model on every device; what was measured since a moment (in seconds since 1970) is taken as it is."""
         request = Request(tuple(self.models), (HERE, *self.boards), max_age_s=time.time() - since_s)
         began_s, found = time.time(), measure(self.home, request, self.console)
-        return {"began_s": began_s, "ended_s": time.time(), "cells": [asdict(cell) for cell in found.cells]}
+        cells = [{**asdict(cell), "model": Path(cell.model).name} for cell in found.cells]
+        return {"began_s": began_s, "ended_s": time.time(), "cells": cells}
 
     def with_a_loss(self, since_s: float) -> dict[str, Any]:
         """The same with a board that is killed midway, and stands again afterwards."""
