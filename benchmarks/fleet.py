@@ -127,6 +127,8 @@ def judge(folder: Path, boards: dict[str, Server]) -> dict[str, Any]:
     adding_s = time.monotonic() - began
     statuses = [outcome["status"] for outcome in outcomes]
     print(f"added {statuses.count('added')} of {len(boards)} in {adding_s:.0f} s", flush=True)
+    if missing_ones := [outcome for outcome in outcomes if outcome["status"] != "added"]:
+        sys.exit(f"the others cannot be profiled: {json.dumps(missing_ones)}")
 
     began = time.monotonic()
     killed, frozen = list(boards)[1], list(boards)[2]
