@@ -16,6 +16,7 @@ import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
 from device_agents.errors import AgentLost, Unreachable
+from device_agents.ssh_channels import Transport
 from device_agents.ssh_config import Hop
 from device_agents.ssh_keys import authorities, check_pinned, key_type, known_keys
 from device_agents.ssh_login import LOGIN_S, log_in
@@ -187,7 +188,7 @@ def _shake_hands(
     Raises:
         Unreachable: nobody answers as an SSH server does, or not in time.
     """
-    transport = paramiko.Transport(wire)  # type: ignore[arg-type]  # a socket's methods are all that it uses
+    transport = Transport(wire)  # a socket's methods are all that it uses
     try:
         transport.banner_timeout = BANNER_S
         transport.handshake_timeout = HANDSHAKE_S

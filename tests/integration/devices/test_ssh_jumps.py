@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
+import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_DATA
 from servers import SELF_TEST, make_key, public_key, wait_for
 
 from device_agents.client import AgentClient, TimingRequest
@@ -131,6 +133,27 @@ def test_many_boards_behind_one_jump_host_share_its_connection(network, build, u
     assert first.logged("Accepted publickey") == 1
     wait_for(lambda: not first.connections())
     assert all(board.processes() == {} for board in boards)
+
+
+def test_what_comes_too_late_for_a_closed_channel_does_not_end_the_connection_that_others_share(sshd):
+    """sshd would: paramiko lets a thread send after another one has closed the channel."""
+    with SshConnections() as connections:
+        connection = connections.to(sshd.way())
+        other, closed = connection.run("cat"), connection.run("cat")
+        closed.close()
+        wait_for(lambda: sshd.logged("Close session"))
+        late = paramiko.Message()
+        late.add_byte(cMSG_CHANNEL_DATA)
+        late.add_int(closed.remote_chanid)
+        late.add_string(b"too late")
+        closed.transport._send_user_message(late)
+        again = connection.run("cat")  # may get the number of the closed one
+        for channel in (other, again):
+            channel.sendall(b"in time")
+            channel.settimeout(10)
+            assert channel.recv(7) == b"in time"
+        assert connection.is_alive
+        connection.close()
 
 
 def test_a_jump_host_that_freezes_frees_the_caller_within_seconds(network, user):
