@@ -1,6 +1,8 @@
 """Which of two libraries is faster: timed block by block in turns, judged by the ratios of neighbouring blocks.
 
-What disturbs a device lasts longer than two short blocks, so it meets both of a pair and leaves their ratio.
+What disturbs a device lasts longer than two short blocks, so it meets both of a pair and leaves their ratio. What does
+not pass is where a process finds its memory: two loads of one library have been seen 2 % apart for as long as they ran.
+So each library runs in several processes, and these are what the interval counts.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from hwprune.errors import UntrustedError
 
 Verdict = Literal["same", "slower", "faster"]
 
-#: Two loads of one library differ by this share: their pages fall on other cache lines.
+#: A difference below this share is none.
 MARGIN = 0.01
 #: Probability that the interval holds the ratio.
-LEVEL = 0.999
-#: Blocks of each, and their least length.
+LEVEL = 0.99
+#: Processes of each library, and fewest.
+PROCESSES, PROCESSES_MIN = 5, 3
+#: Blocks of each library, and their least length.
 PAIRS, BLOCK_MS = 60, 2.0
+#: Belief about how far two processes of one library are apart, and the pairs of processes that it counts for.
+_PROCESS_STD, _PRIOR_PAIRS = 0.005, 2.0
 #: Value of a block that stands for it, as a share of its values from the fastest: what is undisturbed.
 _QUANTILE = 0.1
 _PAIRS_MIN = 12
@@ -33,7 +39,7 @@ class Comparison:
     """What the second of two takes, as a multiple of the first.
 
     Attributes:
-        ratio: median over the pairs of blocks.
+        ratio: geometric mean over the pairs of processes, of each the median over its pairs of blocks.
         low: lower end of its interval.
         high: upper end.
         verdict: of the second: ``same`` where the interval comes nearer to 1 than the margin.
@@ -47,35 +53,56 @@ class Comparison:
     pairs: int
 
 
-def compare(client: AgentClient, first: TimingRequest, second: TimingRequest, *, pairs: int = PAIRS) -> Comparison:
+def compare(
+    client: AgentClient, first: Sequence[TimingRequest], second: Sequence[TimingRequest], *, pairs: int = PAIRS
+) -> Comparison:
     """Time both in turns.
 
+    Args:
+        client: the device.
+        first: one request a process of the first library, :data:`PROCESSES_MIN` or more.
+        second: as many of the second one.
+        pairs: blocks of each library, over all its processes.
+
     Raises:
-        UntrustedError: one of them failed, or too few blocks came back.
+        UntrustedError: one of them failed, there are too few processes, or too few blocks came back.
         AgentError: the device does not answer.
     """
-    results = client.measure([first, second], blocks=pairs, calls_min=3, block_ms_min=BLOCK_MS)
+    requests = [request for both in zip(first, second, strict=True) for request in both]
+    blocks = -(-pairs // max(1, len(first)))
+    results = client.measure(requests, blocks=blocks, calls_min=3, block_ms_min=BLOCK_MS)
     for result in results:
         if result.error is not None:
             raise UntrustedError(f"two libraries cannot be compared: {result.error}")
-    return judge(results[0].blocks, results[1].blocks)
+    return judge([result.blocks for result in results[::2]], [result.blocks for result in results[1::2]])
 
 
-def judge(first: Sequence[Block], second: Sequence[Block]) -> Comparison:
-    """Decide by blocks that were timed in turns.
+def judge(first: Sequence[Sequence[Block]], second: Sequence[Sequence[Block]]) -> Comparison:
+    """Decide by the blocks of processes that were timed in turns.
+
+    Args:
+        first: blocks of each process of the first library.
+        second: of as many processes of the second one.
 
     Raises:
-        UntrustedError: they are too few.
+        UntrustedError: there are too few processes or blocks.
     """
-    count = min(len(first), len(second))
-    if count < _PAIRS_MIN:
+    if min(len(first), len(second)) < PROCESSES_MIN:
+        raise UntrustedError(f"libraries are compared in {PROCESSES_MIN} processes each or more: load them more often")
+    count = sum(min(len(a), len(b)) for a, b in zip(first, second, strict=True))
+    if count < _PAIRS_MIN or not all([*first, *second]):
         raise UntrustedError(f"only {count} pairs of blocks came back, {_PAIRS_MIN} are needed: compare again")
-    ratios = np.sort([_typical(b) / _typical(a) for a, b in zip(first[:count], second[:count], strict=True)])
-    # Order statistics hold the median whatever the distribution is, and disturbed pairs are far from normal.
-    rank = int(stats.binom.ppf((1 - LEVEL) / 2, count, 0.5))
-    low, high = float(ratios[max(0, rank - 1)]), float(ratios[min(count - 1, count - rank)])
+    logs = np.log([_median_ratio(a, b) for a, b in zip(first, second, strict=True)])
+    freedom = _PRIOR_PAIRS + len(logs) - 1
+    variance = (_PRIOR_PAIRS * 2 * _PROCESS_STD**2 + np.sum((logs - logs.mean()) ** 2)) / freedom
+    half_width = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / len(logs))
+    low, high = float(np.exp(logs.mean() - half_width)), float(np.exp(logs.mean() + half_width))
     verdict: Verdict = "slower" if low > 1 + MARGIN else "faster" if high < 1 / (1 + MARGIN) else "same"
-    return Comparison(float(np.median(ratios)), low, high, verdict, count)
+    return Comparison(float(np.exp(logs.mean())), low, high, verdict, count)
+
+
+def _median_ratio(first: Sequence[Block], second: Sequence[Block]) -> float:
+    return float(np.median([_typical(b) / _typical(a) for a, b in zip(first, second, strict=False)]))
 
 
 def _typical(block: Block) -> float:
