@@ -38,7 +38,7 @@ TRANSFER_STDS = (0.03, 0.1, 0.3)
 _NOISES = (0.002, 0.004, 0.007, 0.012, 0.02, 0.04, 0.08, 0.16)
 #: Belief about that noise before any network was measured, and the networks that belief counts for.
 _PRIOR_NOISE, _PRIOR_NETWORKS = 0.005, 2.0
-#: Residuals assumed beside those of the networks left out, and the widest interval, in deviations.
+#: Residuals of the predicted size assumed beside those of the networks left out; the widest interval, in deviations.
 _ASSUMED, _RADIUS_MAX = 8.0, 100.0
 #: Residuals beyond this many standard deviations are outliers.
 _OUTLIER = 2.5
@@ -319,8 +319,7 @@ def _left_out(
 def _spread_scale(left_out: FloatArray) -> float:
     """Factor that puts predicted deviations on the scale of the residuals left out.
 
-    Never below 1: that ten networks fit better than predicted is luck as often as not.
+    Ten of these may be small by luck, so a few as large as predicted are counted with them.
     """
     squares = np.minimum(left_out, _OUTLIER) ** 2
-    prior = 2 * _PRIOR_NETWORKS
-    return max(1.0, float(np.sqrt((prior + squares.sum()) / (prior + len(squares)))))
+    return float(np.sqrt((_ASSUMED + squares.sum()) / (_ASSUMED + len(squares))))
