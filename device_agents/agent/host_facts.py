@@ -76,24 +76,26 @@ def clusters(root: str) -> list[dict[str, Any]]:
 
 
 def private_cache_bytes(root: str) -> int:
-    """Largest cache that the first core shares with no other one."""
-    sizes, one_core = [], siblings(root)
-    for path, text in read_all(root, "sys/devices/system/cpu/cpu0/cache/index*/size").items():
+    """Largest cache that a core shares with no other one, of the core that has least: on big.LITTLE they differ."""
+    largest: dict[int, int] = {}
+    for path, text in read_all(root, "sys/devices/system/cpu/cpu[0-9]*/cache/index*/size").items():
+        index = os.path.dirname(path)
+        core = int(os.path.basename(os.path.dirname(os.path.dirname(index)))[len("cpu") :])
         size = re.fullmatch("([0-9]+)([KMG])", text)
-        sharing = parse_cores(read_text(root, os.path.join(os.path.dirname(path), "shared_cpu_list")))
-        if size and set(sharing) <= one_core:
-            sizes.append(int(size.group(1)) << {"K": 10, "M": 20, "G": 30}[size.group(2)])
-    if not sizes:
-        raise Absent("no cache in /sys/devices/system/cpu/cpu0/cache is the first core's alone")
-    return max(sizes)
+        if size and set(parse_cores(read_text(root, os.path.join(index, "shared_cpu_list")))) <= siblings(root, core):
+            found = int(size.group(1)) << {"K": 10, "M": 20, "G": 30}[size.group(2)]
+            largest[core] = max(largest.get(core, 0), found)
+    if not largest:
+        raise Absent("no cache in /sys/devices/system/cpu/cpu*/cache is one core's alone")
+    return min(largest.values())
 
 
-def siblings(root: str) -> set[int]:
-    """The first core, and what else the system calls a core although it is the same one."""
+def siblings(root: str, core: int) -> set[int]:
+    """A core, and what else the system calls a core although it is the same one."""
     try:
-        return set(parse_cores(read_text(root, "sys/devices/system/cpu/cpu0/topology/thread_siblings_list")))
+        return set(parse_cores(read_text(root, f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")))
     except Absent:
-        return {0}
+        return {core}
 
 
 def memory_bytes(root: str) -> int:

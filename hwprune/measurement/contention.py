@@ -9,15 +9,23 @@ network may take when the others rest.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from device_agents.client import AgentClient, TimingRequest
 from device_agents.registry import Device
-from hwprune.measurement.jobs import NetworkJob
+from hwprune.errors import CompileError
+from hwprune.measurement.jobs import KernelCompiler, NetworkJob
+from hwprune.measurement.loading import LoadedLibrary, unloading
 from hwprune.measurement.session import Subject
-from hwprune.records import MemoryReading
+from hwprune.records import Artifact, MemoryReading
 from hwprune.store import Store
+
+_log = logging.getLogger(__name__)
 
 #: Taken for a core's own cache where the device does not tell.
 PRIVATE_CACHE_BYTES = 1 << 20
@@ -29,11 +37,14 @@ class SharedMemory:
 
     Attributes:
         device: the device's entry in the inventory.
+        compiler: makes the library that reads memory; None where nothing is known of the memory.
         store: tells the fastest reading of earlier measurements.
     """
 
     device: Device
+    compiler: KernelCompiler | None
     store: Store
+    _probe: Artifact | None = field(init=False, default=None)
     _fastest_ms: dict[str, float] = field(init=False, default_factory=dict)
 
     def cold_share(self, job: NetworkJob) -> float:
@@ -41,6 +52,38 @@ class SharedMemory:
         own = self.device.description.get("private_cache_bytes") or PRIVATE_CACHE_BYTES
         size = job.planned_memory_bytes or int(job.artifact.description.get("model_bytes", 0))
         return 1 - min(1.0, own / size) if size else 0.0
+
+    @contextlib.contextmanager
+    def witness(
+        self, client: AgentClient, jobs: Sequence[NetworkJob], load: Callable[[Artifact, int], LoadedLibrary]
+    ) -> Iterator[list[Subject]]:
+        """What tells of the memory, loaded for as long as the context lasts.
+
+        Args:
+            client: the device.
+            jobs: the networks that it takes turns with.
+            load: loads a library in so many processes.
+
+        Returns:
+            One subject; [] where no network depends on the memory, or no such library can be had.
+        """
+        probe = self._library() if any(self.cold_share(job) for job in jobs) else None
+        if probe is None:
+            yield []
+            return
+        with unloading(client, load(probe, 1)) as library:
+            requests = [TimingRequest(process.handle) for process in library.processes]
+            yield [Subject(requests, is_witness=True)] if library.error is None else []
+
+    def _library(self) -> Artifact | None:
+        """The library that reads memory, linked once; None where it cannot be."""
+        if self._probe is None and self.compiler is not None:
+            try:
+                self._probe = self.compiler.memory_probe()
+            except CompileError as error:
+                _log.info("nothing is known of the memory that cores share: %s", error)
+                self.compiler = None
+        return self._probe
 
     def reading(self, probe: Subject, schedule_version: str) -> MemoryReading | None:
         """What a sitting tells of the memory; None where the probe could not be timed.

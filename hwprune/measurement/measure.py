@@ -90,7 +90,7 @@ class Measurer:
     _memory: SharedMemory = field(init=False)
 
     def __post_init__(self) -> None:
-        self._memory = SharedMemory(self.device, self.store)
+        self._memory = SharedMemory(self.device, self.compiler, self.store)
         self._clock = Clock(self.device, self.store, self.say, self.recalibrate)
         self._readiness = Readiness(self.link.client(), self.say)
 
@@ -299,10 +299,10 @@ class Measurer:
             burst = self.resident_settings if all(job.numbers for job in jobs) else self.settings
             version = jobs[0].artifact.schedule_version
             is_for_users = scenario.is_burst and processes >= FINAL_PROCESSES
-            probes = stack.enter_context(self._memory_probe(jobs)) if is_for_users else []
-            self._sit([*subjects, *probes], settings_of(scenario, burst), version, progress)
+            witness = stack.enter_context(self._memory.witness(self.client, jobs, self._load)) if is_for_users else []
+            self._sit([*subjects, *witness], settings_of(scenario, burst), version, progress)
         after = self.client.state()
-        memory = self._memory.reading(probes[0], version) if probes else None
+        memory = self._memory.reading(witness[0], version) if witness else None
         for job, subject in zip(jobs, subjects, strict=True):
             if subject.error is not None and job.artifact.sha256 in self._residents:
                 unload(self.client, self._residents.pop(job.artifact.sha256))  # the next candidate gets a new process
@@ -370,16 +370,6 @@ class Measurer:
         )
         if is_burst:
             self._clock.learn(subjects, schedule_version, was_quiet)
-
-    @contextlib.contextmanager
-    def _memory_probe(self, jobs: Sequence[NetworkJob]) -> Iterator[list[Subject]]:
-        """What tells of the memory, loaded for as long as the context lasts; [] where no network depends on it."""
-        if self.compiler is None or not any(self._memory.cold_share(job) for job in jobs):
-            yield []
-            return
-        with unloading(self.client, self._load(self.compiler.memory_probe(), 1)) as library:
-            requests = [TimingRequest(process.handle) for process in library.processes]
-            yield [Subject(requests, error=library.error)] if library.error is None else []
 
     def _opened(self, job: NetworkJob, processes: int) -> contextlib.AbstractContextManager[LoadedLibrary]:
         """A network's processes; the one of a resident network stays for those that come."""

@@ -57,6 +57,7 @@ class Subject:
 
     Attributes:
         requests: what to ask of the agent, one for each process.
+        is_witness: it tells of the moment and is timed as long as others are: no grade of its own is sought.
         blocks: of each process, over all repeats.
         doubtful: blocks of each process that other programs may have slowed.
         overhead_ms: what calling any function costs by itself; part of every value.
@@ -69,6 +70,7 @@ class Subject:
     """
 
     requests: Sequence[TimingRequest]
+    is_witness: bool = field(default=False, kw_only=True)
     blocks: list[list[Block]] = field(init=False)
     doubtful: list[list[Block]] = field(init=False)
     overhead_ms: float = 0.0
@@ -96,8 +98,8 @@ class Subject:
 
     @property
     def is_pending(self) -> bool:
-        """Whether more blocks could earn it a better grade than C."""
-        return self.error is None and (self.grade is None or self.grade.trust == "C")
+        """Whether more blocks could earn it a better grade than C, and should."""
+        return not self.is_witness and self.error is None and (self.grade is None or self.grade.trust == "C")
 
 
 def measure(
@@ -131,7 +133,9 @@ def measure(
     for repeat in itertools.count():
         # While other programs are busy on a device that is not known yet, only many blocks hold an undisturbed moment.
         searching = device_reference_ms is None and not always_quiet and spent_s < settings.repeat_s / 3
-        pending = [subject for subject in subjects if subject.is_pending or (searching and subject.error is None)]
+        pending = [each for each in subjects if each.is_pending or (searching and each.error is None)]
+        if pending:
+            pending += [each for each in subjects if each.is_witness and each.error is None and each not in pending]
         is_late = repeat and spent_s >= limit_s(settings, _blocks(subjects))
         exhausted = (repeat > settings.repeats_max and not searching) or is_late
         if not pending or exhausted:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,13 +198,23 @@ def test_this_computer_tells_its_libc_and_the_width_of_its_addresses():
     assert host_facts.pointer_bits("/") in (32, 64)
 
 
+def write_core(root: Path, core: int, siblings: str, caches: list[tuple[str, str]]) -> None:
+    folder = f"sys/devices/system/cpu/cpu{core}"
+    write(root, f"{folder}/topology/thread_siblings_list", f"{siblings}\n")
+    for index, (size, shared) in enumerate(caches):
+        write(root, f"{folder}/cache/index{index}/size", f"{size}\n")
+        write(root, f"{folder}/cache/index{index}/shared_cpu_list", f"{shared}\n")
+
+
 def test_the_largest_cache_of_one_core_alone_is_told(tmp_path):
-    cores = "sys/devices/system/cpu/cpu0"
-    write(tmp_path, f"{cores}/topology/thread_siblings_list", "0,4\n")
-    for index, (size, shared) in enumerate([("32K", "0,4"), ("2M", "0,4"), ("8192K", "0-7")]):
-        write(tmp_path, f"{cores}/cache/index{index}/size", f"{size}\n")
-        write(tmp_path, f"{cores}/cache/index{index}/shared_cpu_list", f"{shared}\n")
+    write_core(tmp_path, 0, "0,4", [("32K", "0,4"), ("2M", "0,4"), ("8192K", "0-7")])
     assert host_facts.private_cache_bytes(str(tmp_path)) == 2 << 20
+
+
+def test_of_unlike_cores_the_one_with_the_least_cache_counts(tmp_path):
+    write_core(tmp_path, 0, "0", [("64K", "0"), ("512K", "0"), ("4M", "0-1")])
+    write_core(tmp_path, 1, "1", [("32K", "1"), ("128K", "1"), ("4M", "0-1")])
+    assert host_facts.private_cache_bytes(str(tmp_path)) == 128 << 10
 
 
 def test_a_system_that_tells_nothing_of_its_caches_says_so(tmp_path):

@@ -1,13 +1,16 @@
 import dataclasses
+from typing import NoReturn
 
 import pytest
 
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.memory_probe import PROBE_BYTES
 from hwprune.compilation.targets import CpuTarget
+from hwprune.errors import CompileError
 from hwprune.measurement.contention import PRIVATE_CACHE_BYTES
 from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.measure import Measurer, _capped
+from hwprune.measurement.session import Subject
 from hwprune.records import MEMORY_DOUBT, MEMORY_DOUBT_MAX, Conditions, Measurement, MemoryReading
 from hwprune.store import Store
 
@@ -57,6 +60,29 @@ def test_final_numbers_of_large_networks_know_the_memory(measurer: Measurer, lar
 
 def test_small_networks_are_not_asked(measurer: Measurer, compiler) -> None:
     assert measurer.network(NetworkJob(compiler.network()), final=True).memory is None
+
+
+def test_the_probe_is_linked_once(measurer: Measurer, large, compiler, monkeypatch) -> None:
+    linked = []
+    monkeypatch.setattr(compiler, "memory_probe", lambda make=compiler.memory_probe: linked.append(1) or make())
+    for _ in range(2):
+        assert measurer.network(large, final=True).memory is not None
+    assert len(linked) == 1
+
+
+def test_without_a_probe_networks_are_measured_all_the_same(measurer: Measurer, large, compiler, monkeypatch) -> None:
+    def refuse() -> NoReturn:
+        raise CompileError("no memchr here")
+
+    monkeypatch.setattr(compiler, "memory_probe", refuse)
+    found = measurer.network(large, final=True)
+    assert found.error is None
+    assert found.memory is None
+
+
+def test_a_witness_is_never_waited_for() -> None:
+    assert not Subject([], is_witness=True).is_pending
+    assert Subject([]).is_pending
 
 
 def test_the_fastest_pass_is_remembered(measurer: Measurer, large, store: Store) -> None:
