@@ -34,7 +34,7 @@ from hwprune.experiments.progress import Steps
 from hwprune.experiments.session import DeviceSession
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.measure import NETWORK_SETTINGS
-from hwprune.measurement.pairs import PROCESSES, compare
+from hwprune.measurement.pairs import PROCESSES, Comparison, compare
 from hwprune.measurement.session import Subject, measure
 from hwprune.records import Artifact
 
@@ -67,12 +67,12 @@ def main() -> None:
                 return spreads(session, bench, dense, reference_ms, repeats, steps)
 
         def differences() -> dict[str, float]:
-            narrower, ratio = slower_by(session, bench, dense)
+            narrower, ratio = slower_by(session, bench, dense, reference_ms)
             with console.progress(2 * count, "comparing") as steps:
-                alarms = share_found(session, dense, dense, count, steps)
+                alarms = share_found(session, (dense, dense), count, reference_ms, steps)
                 return {
                     "false_alarms": alarms,
-                    "recall": share_found(session, narrower, dense, count, steps),
+                    "recall": share_found(session, (narrower, dense), count, reference_ms, steps),
                     "slower_ratio": ratio,
                 }
 
@@ -160,7 +160,7 @@ def estimate_ms(subject: Subject) -> float:
     return float(np.percentile(calls, 10))
 
 
-def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact) -> tuple[Artifact, float]:
+def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact, reference_ms: float) -> tuple[Artifact, float]:
     """A library of which the dense network takes 5 % more, and how much it is."""
     sizes = np.array(bench.groups.sizes)
     widest = np.flatnonzero(sizes == sizes.max())
@@ -171,7 +171,7 @@ def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact) -> tupl
             widths[widest[:groups]] -= less
             library = session.compiler.network(bench.graph, bench.candidate(widths))
             with contextlib.closing(Loads(session, library)) as other:
-                ratio = compare(session.measurer.client, other.requests, whole.requests).ratio
+                ratio = whole.compared_with(other, reference_ms).ratio
             if best is None or abs(ratio - SLOWER) < best[0]:
                 best = abs(ratio - SLOWER), library, ratio
             if best[0] < NEAR_ENOUGH:
@@ -180,13 +180,18 @@ def slower_by(session: DeviceSession, bench: Workbench, dense: Artifact) -> tupl
     return best[1], best[2]
 
 
-def share_found(session: DeviceSession, first: Artifact, second: Artifact, count: int, steps: Steps) -> float:
+def share_found(
+    session: DeviceSession, pair: tuple[Artifact, Artifact], count: int, reference_ms: float, steps: Steps
+) -> float:
     """Share of comparisons that find the second slower (or any difference, where both are one), in percent."""
-    found = 0
+    found, (first, second) = 0, pair
     for start in range(0, count, COMPARISONS_A_LOAD):
         with contextlib.closing(Loads(session, first)) as one, contextlib.closing(Loads(session, second)) as other:
             for _ in range(min(COMPARISONS_A_LOAD, count - start)):
-                verdict = compare(session.measurer.client, one.requests, other.requests).verdict
+                try:
+                    verdict = other.compared_with(one, reference_ms).verdict
+                except UntrustedError:
+                    verdict = "same"  # too disturbed to be told apart
                 found += verdict != "same" if first is second else verdict == "slower"
                 steps.advance()
     return 100 * found / count
@@ -198,6 +203,10 @@ class Loads:
     def __init__(self, session: DeviceSession, library: Artifact) -> None:
         self._client = session.measurer.client
         self.requests = [TimingRequest(load(session, library)) for _ in range(PROCESSES)]
+
+    def compared_with(self, first: Loads, reference_ms: float) -> Comparison:
+        """What it takes, as a multiple of another one."""
+        return compare(self._client, first.requests, self.requests, reference_ms=reference_ms)
 
     def close(self) -> None:
         """End the processes."""

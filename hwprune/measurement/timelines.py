@@ -19,7 +19,7 @@ from hwprune.measurement.link import LostByWork
 from hwprune.measurement.loading import load
 from hwprune.measurement.measure import Measurer
 from hwprune.measurement.readiness import busy_cores, quiet_cores
-from hwprune.measurement.trust import DOUBT_LIMITS, KEPT_BLOCKS_MIN, LIMITS, is_doubtful, reference_level_ms
+from hwprune.measurement.trust import DOUBT_LIMITS, KEPT_BLOCKS_MIN, LIMITS, is_doubtful, movement, reference_level_ms
 from hwprune.records import clock_doubt
 from latency_models.kernel_table import KernelTime
 
@@ -61,7 +61,7 @@ class _Runs:
     def kept(self, level_ms: float) -> list[int]:
         """Runs during which the reference stood at its level."""
         for limit in LIMITS.values():
-            near = [n for n, frame in enumerate(self.frames) if _movement(frame, level_ms) <= limit]
+            near = [n for n, frame in enumerate(self.frames) if movement(frame, level_ms) <= limit]
             if len(near) >= KEPT_BLOCKS_MIN:
                 return near
         return []
@@ -245,8 +245,3 @@ def _times(job: _Runs, level_ms: float, known_ms: float | None) -> list[KernelTi
         KernelTime(float(ratio * mean), float(ratio * mean * share))
         for mean, share in zip(mean_ms, spread, strict=True)
     ]
-
-
-def _movement(frame: Block, level_ms: float) -> float:
-    readings = (frame.reference_before_ms, frame.reference_after_ms)
-    return max(abs(reading - level_ms) for reading in readings) / level_ms

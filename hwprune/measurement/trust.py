@@ -124,7 +124,7 @@ def grade(
         doubtful: blocks of each process that :func:`is_doubtful`.
     """
     for limit in LIMITS.values():
-        kept = [[block for block in blocks if _movement(block, level_ms) <= limit] for blocks in processes]
+        kept = [[block for block in blocks if movement(block, level_ms) <= limit] for blocks in processes]
         if sum(map(len, kept)) >= KEPT_BLOCKS_MIN and min(map(len, kept)) >= KEPT_BLOCKS_OF_PROCESS_MIN:
             return _grade_of(kept, level_ms, device_reference_ms)
     evidence = [[*blocks, *more] for blocks, more in itertools.zip_longest(processes, doubtful, fillvalue=())]
@@ -174,13 +174,13 @@ def _readings_ms(blocks: Sequence[Block]) -> npt.NDArray[np.float64]:
     return np.array([(block.reference_before_ms, block.reference_after_ms) for block in blocks]).reshape(-1, 2)
 
 
-def _movement(block: Block, level_ms: float) -> float:
-    """Largest distance of the block's readings from the level, as a share of it."""
+def movement(block: Block, level_ms: float) -> float:
+    """Largest distance of a block's readings of the reference kernel from its level, as a share of it."""
     return max(abs(block.reference_before_ms - level_ms), abs(block.reference_after_ms - level_ms)) / level_ms
 
 
 def _drift(processes: Sequence[Sequence[Block]], level_ms: float) -> float:
-    return max((_movement(block, level_ms) for blocks in processes for block in blocks), default=0.0)
+    return max((movement(block, level_ms) for blocks in processes for block in blocks), default=0.0)
 
 
 def _values(processes: Sequence[Sequence[Block]]) -> tuple[tuple[tuple[float, ...], ...], ...]:

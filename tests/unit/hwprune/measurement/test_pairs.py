@@ -66,6 +66,16 @@ def test_a_handful_of_blocks_decides_nothing():
         judge(processes(np.ones(5)), processes(np.ones(60)))
 
 
+def test_blocks_with_the_reference_off_its_level_are_left_out():
+    def half_disturbed(time):
+        calm, slow = blocks(np.full(8, time)), [Block((3 * time,) * 4, 0.13, 0.13)] * 4
+        return [[*calm, *slow] for _ in range(5)]
+
+    found = judge(half_disturbed(1.0), [blocks(np.full(12, 1.05)) for _ in range(5)])
+    assert found.ratio == pytest.approx(1.05)
+    assert found.pairs == 40
+
+
 def test_one_load_of_each_decides_nothing():
     with pytest.raises(UntrustedError, match="in 3 processes each"):
         judge([blocks(np.ones(60))], [blocks(np.ones(60))])
