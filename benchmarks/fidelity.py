@@ -42,7 +42,7 @@ REPEATS, REPEATS_QUICK = 30, 12
 COMPARISONS, COMPARISONS_QUICK = 200, 100
 #: Libraries loaded anew after so many comparisons: where pages fall is part of the question.
 COMPARISONS_A_LOAD = 10
-SLOWER, NEAR_ENOUGH = 1.05, 0.002
+SLOWER, NEAR_ENOUGH = 1.05, 0.005
 
 
 def main() -> None:

@@ -108,8 +108,9 @@ def amounts(calls: int, weight_bytes: FloatArray, activation_bytes: FloatArray) 
     """
     total = weight_bytes.sum(axis=1)
     columns = [np.ones(len(total)), np.full(len(total), float(calls)), total, activation_bytes]
+    largest = weight_bytes.max(initial=0.0)
     for size, cold in zip(CACHE_BYTES, cold_shares(total).T, strict=True):
-        columns.append(np.minimum(weight_bytes, size).sum(axis=1) * cold)
+        columns.append((total if largest <= size else np.minimum(weight_bytes, size).sum(axis=1)) * cold)
     return np.stack(columns, axis=1)
 
 

@@ -48,8 +48,8 @@ _SCHEMA_VERSION = 2
 #: What fetching costs less in small networks than in usual ones leaves this share of a layer's time in any case.
 _LEAST_SHARE = 0.25
 
-#: Candidates predicted at a time; bounds the memory for arrays of candidates x layers.
-_CHUNK = 1 << 15
+#: Candidates predicted at a time: arrays of candidates x layers stay in a core's own cache.
+_CHUNK = 1 << 11
 
 
 @dataclass(frozen=True)
