@@ -31,7 +31,7 @@ PROCESSES, PROCESSES_MIN = 5, 3
 #: Blocks of each library, and their least length.
 PAIRS, BLOCK_MS = 60, 2.0
 #: Blocks are added until the interval's half-width is at most this share, and how often there are some.
-NARROW, GOES = 0.02, 4
+NARROW, GOES = 0.03, 4
 #: How long blocks are held back until the device is at its level, as a multiple of the time that they take.
 PATIENCE = 1.0
 #: Belief about how far two processes of one library are apart, and the pairs of processes that it counts for.
