@@ -40,7 +40,7 @@ from latency_models.shapes import IntArray, LayerShape, NetworkShapes
 
 #: Raise it when equal rows give another prediction; a saved model of another version is refitted all the same, and
 #: its card says which version wrote it.
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 
 #: 1: kernels, networks and recipe as plain rows. 2: kernels know the footprint of the network that they were timed in.
 _SCHEMA_VERSION = 2
