@@ -134,8 +134,8 @@ def measure(
         # While other programs are busy on a device that is not known yet, only many blocks hold an undisturbed moment.
         searching = device_reference_ms is None and not always_quiet and spent_s < settings.repeat_s / 3
         pending = [each for each in subjects if each.is_pending or (searching and each.error is None)]
-        if pending:
-            pending += [each for each in subjects if each.is_witness and each.error is None and each not in pending]
+        if pending and not searching:
+            pending += [each for each in subjects if each.is_witness and each.error is None]
         is_late = repeat and spent_s >= limit_s(settings, _blocks(subjects))
         exhausted = (repeat > settings.repeats_max and not searching) or is_late
         if not pending or exhausted:
