@@ -5,7 +5,8 @@
 For each family the device is profiled as ``hwprune device profile`` does: at most 350 kernels, 10 networks and 3
 minutes. Then 200 networks (widths log-uniform from 10 to 100 %, any integer) are measured three times, in passes, each
 with an agent and processes of its own; what a network takes is the median (others read from the caches and memory that
-cores share for seconds at a time), and how far two passes are apart is the repeat error. The baselines get the same
+cores share for seconds at a time), and how far two passes are apart is the repeat error. Coverage is that of single
+measurements, every pass's, which is what an interval speaks of. The baselines get the same
 whole networks, the nn-Meter-style forest the same kernels too. All that was measured is kept in
 ``benchmarks/results/predictor.json``: after an interruption, ``--resume`` goes on where it was. A family during which
 the device's clock changed for good is measured anew, once.
@@ -32,14 +33,15 @@ from hwprune.compilation.compiler import Compiler
 from hwprune.experiments.devices import LOCAL, find
 from hwprune.experiments.home import Home
 from hwprune.experiments.profile import example_widths
-from hwprune.experiments.profiler import Effort, Profiler, is_trusted
+from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Console, Steps
 from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.whole_networks import is_trusted
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.measure import RESIDENT_SETTINGS
 from hwprune.records import same_clock
 from hwprune.search.space import SearchSpace
-from latency_models.evaluation import MeasuredNetwork, mape, scores
+from latency_models.evaluation import MeasuredNetwork, interval_coverage, mape, scores
 from latency_models.features import macs, weight_bytes, widths
 from latency_models.kernel_table import KernelTable
 from latency_models.network_model import LatencyModel
@@ -184,7 +186,11 @@ def judge(family: str, record: Record, measured: Sequence[Layers]) -> dict[str, 
     actual_ms = np.median(passes, axis=0)
     repeat = float(np.mean([mape(one, other) for one, other in itertools.combinations(passes, 2)]))
     predictors: dict[str, Predict] = {"ours": ours(model), **baselines(model)}
-    figures = {name: scores(actual_ms, *predict(networks)) for name, predict in predictors.items()}
+    figures = {}
+    for name, predict in predictors.items():
+        mean_ms, half_width_ms = predict(networks)
+        coverage = interval_coverage(passes, mean_ms - half_width_ms, mean_ms + half_width_ms)
+        figures[name] = scores(actual_ms, mean_ms) | {"coverage_90": coverage}
     print(
         f"\n{family}: {len(networks)} of {len(measured)} networks measured in all passes with trust, "
         f"{actual_ms.min():.3f} to {actual_ms.max():.3f} ms, repeat error {repeat:.2f} %; profile of "
@@ -200,6 +206,7 @@ def judge(family: str, record: Record, measured: Sequence[Layers]) -> dict[str, 
     return {
         "scores": figures,
         "repeat_mape": repeat,
+        "averaged_std": 100 * model.recipe.averaged_std,
         "kernels": record["kernels"],
         "networks": len(model.networks),
         "held_out": len(networks),

@@ -43,7 +43,8 @@ from latency_models.shapes import IntArray, LayerShape, NetworkShapes
 MODEL_VERSION = 3
 
 #: 1: kernels, networks and recipe as plain rows. 2: kernels know the footprint of the network that they were timed in.
-_SCHEMA_VERSION = 2
+#: 3: the recipe knows what averaging took from the networks' latencies.
+_SCHEMA_VERSION = 3
 
 #: What fetching costs less in small networks than in usual ones leaves this share of a layer's time in any case.
 _LEAST_SHARE = 0.25
@@ -61,12 +62,15 @@ class Recipe:
         lanes: float32 numbers of a vector register of the device.
         seed: of all that is random.
         source: device whose kernels these are, put to this one's scale; "" for its own.
+        averaged_std: relative standard deviation that the networks' latencies lost by being averages of measurements
+            made at different times; a single measurement has it again.
     """
 
     regressor: str = "forest"
     lanes: int = 16
     seed: int = 0
     source: str = ""
+    averaged_std: float = 0.0
 
 
 class LatencyModel:
@@ -97,6 +101,7 @@ class LatencyModel:
         lanes: int = 16,
         seed: int = 0,
         source: str = "",
+        averaged_std: float = 0.0,
     ) -> LatencyModel:
         """Fit on measured kernels and a few networks measured whole.
 
@@ -107,6 +112,7 @@ class LatencyModel:
             lanes: float32 numbers of a vector register of the device.
             seed: of all that is random.
             source: device whose kernels these are, put to this one's scale; "" for its own.
+            averaged_std: relative standard deviation that the latencies of ``networks`` lost by being averages.
 
         Raises:
             KernelTableError: the table is empty.
@@ -116,14 +122,14 @@ class LatencyModel:
         name = regressor
         if regressor == "auto" and table:
             name, _ = choose_regressor(fit_fetch_cost(table, lanes).restated(table), lanes, seed)
-        return cls(Recipe(name, lanes, seed, source), KernelModel(table, name, lanes, seed), networks)
+        return cls(Recipe(name, lanes, seed, source, averaged_std), KernelModel(table, name, lanes, seed), networks)
 
     def recalibrate(self, networks: Sequence[MeasuredNetwork]) -> LatencyModel:
         """The same kernels, calibrated on ``networks`` in place of those so far; takes milliseconds."""
         return LatencyModel(self.recipe, self.kernels, networks)
 
     def predict(self, shapes: NetworkShapes) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation in ms of every candidate, two ``(n,)`` arrays."""
+        """Mean in ms of every candidate, and standard deviation of a measurement of it, two ``(n,)`` arrays."""
         means, stds = [np.empty(0)], [np.empty(0)]
         for start in range(0, len(shapes), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -131,7 +137,7 @@ class LatencyModel:
                 self._terms(shapes.templates, shapes.in_channels[part], shapes.out_channels[part])
             )
             means.append(mean_ms)
-            stds.append(std_ms)
+            stds.append(np.hypot(std_ms, self.recipe.averaged_std * mean_ms))
         return np.concatenate(means), np.concatenate(stds)
 
     def predict_networks(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[FloatArray, FloatArray]:

@@ -13,9 +13,10 @@ from device_agents.registry import Device
 from hwprune.experiments.home import Home
 from hwprune.experiments.known_models import known_model, model_path
 from hwprune.experiments.profile import profile_network
-from hwprune.experiments.profiler import Effort, is_trusted
+from hwprune.experiments.profiler import Effort
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, replay_of
+from hwprune.experiments.whole_networks import is_trusted
 from hwprune.experiments.workbench import Workbench
 from hwprune.records import Evaluation
 from latency_models.network_model import LatencyModel

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from hwprune.compilation.compiler import Compiler
 from hwprune.errors import UntrustedError
 from hwprune.experiments.unfinished import UnfinishedProfile
+from hwprune.experiments.whole_networks import SITTINGS, WholeNetworks, is_trusted
 from hwprune.measurement.timelines import NETWORKS_A_SITTING
-from hwprune.records import Measurement
-from latency_models.evaluation import MeasuredNetwork, held_out_error
+from latency_models.evaluation import held_out_error
 from latency_models.footprint import footprint_bytes
 from latency_models.kernel_table import KernelTable, KernelTime
 from latency_models.network_model import LatencyModel
@@ -40,11 +40,6 @@ FIRST_OF_TEMPLATE, ROUND = 8, 48
 FIRST_SHARE = 0.5
 #: Kernels of a layer template that are enough where all of them together take less than a share of the networks' time.
 ENOUGH_OF_TEMPLATE, LITTLE_SHARE = 8, 0.002
-#: Fewest networks measured whole that a model is calibrated on.
-NETWORKS_MIN = 8
-#: Sittings that these are shared out to, all but the last before the kernels: in each they run in a process of its own,
-#: whose memory lies elsewhere. What they differ by from one sitting to the next has to be among their residuals.
-SITTINGS = 3
 #: Rounds in a row below the error target that end a profile: one alone may be luck.
 GOOD_ROUNDS = 2
 #: A round is expected to take no longer than this share more than the last one.
@@ -79,7 +74,7 @@ class Profiler:
         effort: when to stop.
         part: keeps what was timed; one that was interrupted is not timed again.
         rows: kernels that could be timed with trust; one that was timed in several networks has several rows.
-        networks: networks that could be measured whole with trust.
+        networks: networks measured whole.
         kernels: kernels that were timed: those of networks with trust, those alone with trust or not. Not counted are
             those of which nothing is taken.
     """
@@ -90,11 +85,14 @@ class Profiler:
     effort: Effort = field(default_factory=Effort)
     part: UnfinishedProfile = field(default_factory=UnfinishedProfile)
     rows: list[tuple[LayerShape, KernelTime]] = field(init=False, default_factory=list)
-    networks: list[MeasuredNetwork] = field(init=False, default_factory=list)
+    networks: WholeNetworks = field(init=False)
     kernels: int = field(init=False, default=0)
     _end: float = field(init=False, default=np.inf)
     _reasons: set[str] = field(init=False, default_factory=set)
     _fitted: tuple[tuple[int, int], LatencyModel] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.networks = WholeNetworks(self.session, self.bench, self.widths, self.effort.networks)
 
     def run(self, console: Console) -> LatencyModel:
         """Measure until it is good enough.
@@ -106,15 +104,17 @@ class Profiler:
         self._end = time.perf_counter() + 60 * self.effort.minutes
         timeline = self.session.candidates(self.bench).timeline()
         with console.progress(self.effort.kernels + self.effort.networks, "profiling") as steps:
+            # All but the last before the kernels: what differs from one to the next has to be among the residuals.
             for number in range(SITTINGS - 1):
-                self._measure_networks(number, steps)
+                self.networks.sit(number, self.part.age_s, steps)
             if timeline is not None:
                 with self.session.open_timer(timeline) as timer:
                     if timer is not None:
                         self._until_good(self._rounds_inside(timer, timeline.calls, steps), steps)
             if not self.rows:
                 self._until_good(self._rounds_alone(steps), steps)
-            self._measure_networks(SITTINGS - 1, steps)
+            self.networks.sit(SITTINGS - 1, self.part.age_s, steps)
+            self.networks.settle(self._end, steps)
         return self._fit("auto")
 
     def borrow(self, lenders: Mapping[str, LatencyModel], console: Console) -> LatencyModel:
@@ -130,8 +130,8 @@ class Profiler:
         """
         with console.progress(self.effort.networks, "measuring networks") as steps:
             for number in range(SITTINGS):
-                self._measure_networks(number, steps)
-        return transfer(lenders, self.networks, self.bench.graph.target.lanes)
+                self.networks.sit(number, self.part.age_s, steps)
+        return transfer(lenders, self.networks.measured, self.bench.graph.target.lanes)
 
     def _until_good(self, rounds: Iterator[None], steps: Steps) -> None:
         """Go through rounds of measuring until the held-out error, the count or the time says that it is enough."""
@@ -156,16 +156,13 @@ class Profiler:
 
     def _fit(self, regressor: str) -> LatencyModel:
         if not self.rows:
-            raise self._untrusted("no kernel")
+            raise UntrustedError(
+                f"no kernel could be measured with trust on {self.session.device.name} "
+                f"({'; '.join(sorted(self._reasons)[:2])}): close other programs and profile again"
+            )
         lanes = self.bench.graph.target.lanes
-        return LatencyModel.fit(KernelTable.averaged(self.rows), self.networks, regressor, lanes)
-
-    def _untrusted(self, what: str) -> UntrustedError:
-        reasons = "; ".join(sorted(self._reasons)[:2])
-        return UntrustedError(
-            f"{what} could be measured with trust on {self.session.device.name} ({reasons}): "
-            "close other programs and profile again"
-        )
+        table, whole = KernelTable.averaged(self.rows), self.networks
+        return LatencyModel.fit(table, whole.measured, regressor, lanes, averaged_std=whole.averaged_std)
 
     def _rounds_inside(self, timer: KernelTimer, calls: int, steps: Steps) -> Iterator[None]:
         """Time the kernels of networks: the corners, some at random, then those whose kernels the model knows least."""
@@ -259,39 +256,6 @@ class Profiler:
             else:
                 self._reasons.add(each.error or each.trust_reason)
 
-    def _measure_networks(self, number: int, steps: Steps) -> None:
-        """A sitting's share of the networks; in the last, others take the place of those that could not be trusted.
-
-        Args:
-            number: the sitting's; each has networks from the widest to the narrowest.
-            steps: told of those that could be trusted.
-
-        Raises:
-            UntrustedError: there are too few after the last sitting.
-            DeviceError: the device is lost.
-        """
-        order = np.argsort(-self.widths.sum(axis=1), kind="stable")
-        even = order[_evenly(len(order), self.effort.networks)]
-        self.session.board.end_residents()
-        self._measure_whole(even[number::SITTINGS], steps)
-        if number == SITTINGS - 1:
-            others = np.setdiff1d(order, even)
-            self._measure_whole(others[_evenly(len(others), self.effort.networks - len(self.networks))], steps)
-            if len(self.networks) < min(NETWORKS_MIN, self.effort.networks):
-                raise self._untrusted(f"only {len(self.networks)} of {self.effort.networks} networks")
-
-    def _measure_whole(self, rows: IntArray, steps: Steps) -> None:
-        """Measure networks whole."""
-        if not len(rows):
-            return
-        chosen = self.widths[rows]
-        plans = [self.bench.plan(row) for row in chosen]
-        found = self.session.measure_candidates(self.bench, plans, max_age_s=self.part.age_s)
-        shapes = self.bench.arithmetic(chosen)
-        self.networks += [(shapes.row(index), each.latency_ms) for index, each in enumerate(found) if is_trusted(each)]
-        self._reasons |= {each.error or each.trust_reason for each in found if not is_trusted(each)}
-        steps.advance(sum(map(is_trusted, found)))
-
 
 def known_enough(rows: Sequence[tuple[LayerShape, KernelTime]]) -> set[LayerShape]:
     """Templates of which no more kernels are taken: they hardly take any time, and some of each are known."""
@@ -304,13 +268,3 @@ def known_enough(rows: Sequence[tuple[LayerShape, KernelTime]]) -> set[LayerShap
         for template, times in found.items()
         if len(times) >= ENOUGH_OF_TEMPLATE and sum(times) < LITTLE_SHARE * total_ms
     }
-
-
-def is_trusted(measurement: Measurement) -> bool:
-    """Whether a model may learn from it."""
-    return measurement.error is None and measurement.trust != "C"
-
-
-def _evenly(n: int, count: int) -> IntArray:
-    """``count`` of ``n`` places, evenly from the first to the last."""
-    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(np.int64))

@@ -14,9 +14,10 @@ from hwprune.experiments.calibration import latency_model
 from hwprune.experiments.candidates import linked_job
 from hwprune.experiments.home import Home
 from hwprune.experiments.profile import channel_steps
-from hwprune.experiments.profiler import Effort, is_trusted
+from hwprune.experiments.profiler import Effort
 from hwprune.experiments.progress import Console
 from hwprune.experiments.session import DeviceSession, open_session
+from hwprune.experiments.whole_networks import is_trusted
 from hwprune.experiments.workbench import Workbench
 from hwprune.objectives.macs import layer_macs
 from hwprune.records import Measurement

@@ -169,6 +169,16 @@ def test_a_saved_model_predicts_the_same_after_loading(model):
     assert loaded.data_digest == model.data_digest
 
 
+def test_a_single_measurement_has_what_averaging_took_from_the_networks(table, networks, model):
+    shapes = resnet_networks(50, seed=5)
+    averaged = LatencyModel.fit(table, networks, averaged_std=0.05)
+    mean_ms, std_ms = model.predict(shapes)
+    np.testing.assert_array_equal(averaged.predict(shapes)[0], mean_ms)
+    np.testing.assert_allclose(averaged.predict(shapes)[1] ** 2, std_ms**2 + (0.05 * mean_ms) ** 2)
+    loaded = LatencyModel.from_json(averaged.recalibrate(networks[:5]).to_json())
+    assert loaded.recipe.averaged_std == 0.05
+
+
 def test_a_model_of_another_version_is_refitted_and_its_card_says_so(model):
     saved = {**json.loads(model.to_json()), "features_version": 0, "scikit_learn": "0.1"}
     loaded = LatencyModel.from_json(json.dumps(saved))

@@ -22,6 +22,7 @@ from hwprune.experiments.profiler import Effort, Profiler
 from hwprune.experiments.progress import Silent
 from hwprune.experiments.session import open_session
 from hwprune.experiments.unfinished import UnfinishedProfile
+from hwprune.experiments.whole_networks import SITTINGS, SITTINGS_MAX, WholeNetworks, between_sittings_std
 from latency_models.features import mixes_channels
 
 pytestmark = [pytest.mark.long, pytest.mark.measures]
@@ -97,7 +98,8 @@ def test_an_interrupted_profile_goes_on_with_what_it_has(session, bench, inside,
     profiler, model = profile
     assert inside.networks * len(bench.arithmetic.templates) == len(profiler.rows)
     again, same = profiled(session, bench, EFFORT, inside)
-    assert same.networks == model.networks, "none was measured anew"
+    layers = [layers for layers, _ in model.networks]
+    assert [each for each, _ in same.networks] == layers
     first = inside.networks // 2 * len(bench.arithmetic.templates)
     assert again.rows[:first] == profiler.rows[:first]
 
@@ -142,3 +144,27 @@ def test_kernels_are_borrowed_from_a_device_that_has_them(session, bench, part, 
     assert borrowed.recipe.source == "twin"
     mean_ms, _ = borrowed.predict_networks([layers for layers, _ in model.networks])
     np.testing.assert_allclose(mean_ms, [latency_ms for _, latency_ms in model.networks], rtol=0.1)
+
+
+def test_networks_of_the_first_sittings_are_measured_again_and_averaged_if_they_moved(session, bench, profile):
+    profiler, model = profile
+    whole = profiler.networks
+    assert 2 <= whole.sittings <= SITTINGS_MAX
+    assert model.recipe.averaged_std == whole.averaged_std
+    assert (whole.averaged_std > 0) == (whole.sittings > 2)
+
+
+def test_no_sitting_is_begun_that_would_end_too_late(session, bench):
+    whole = WholeNetworks(session, bench, example_widths(full_space(bench)), count=3)
+    with Silent().progress(None, "") as steps:
+        for number in range(SITTINGS):
+            whole.sit(number, 0.0, steps)
+        whole.settle(time.perf_counter() - 1, steps)
+    assert whole.sittings <= 1
+
+
+def test_what_networks_differ_by_between_sittings_is_relative_and_of_those_measured_twice_alone():
+    assert between_sittings_std([[1.0], [2.0]]) == 0
+    generator = np.random.default_rng(0)
+    found = generator.uniform(0.1, 10, (200, 1)) * np.exp(0.05 * generator.normal(size=(200, 8)))
+    assert between_sittings_std([*found.tolist(), [3.0]]) == pytest.approx(0.05, rel=0.05)
