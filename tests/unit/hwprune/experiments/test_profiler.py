@@ -167,4 +167,7 @@ def test_what_networks_differ_by_between_sittings_is_relative_and_of_those_measu
     assert between_sittings_std([[1.0], [2.0]]) == 0
     generator = np.random.default_rng(0)
     found = generator.uniform(0.1, 10, (200, 1)) * np.exp(0.05 * generator.normal(size=(200, 8)))
-    assert between_sittings_std([*found.tolist(), [3.0]]) == pytest.approx(0.05, rel=0.05)
+    assert between_sittings_std([*found.tolist(), [3.0]]) == pytest.approx(0.05, rel=0.1)
+    disturbed = np.ones((200, 16))
+    disturbed[:, 3] = 1.3
+    assert between_sittings_std(disturbed.tolist()) == 0, "one disturbed sitting of sixteen"
