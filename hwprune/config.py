@@ -190,7 +190,7 @@ class EvaluationSettings(Section):
         bn_images: training images that BatchNorm statistics of returned networks are re-estimated on; 0 for none.
         search_bn_images: how many of them candidates are re-estimated on inside a search.
         val_images: validation images a candidate is judged on; none for all.
-        dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the CPU has it in hardware.
+        dtype: arithmetic of the accuracy pass; ``auto`` takes bfloat16 where the processor is faster with it.
         threads: threads of torch, in training too; half the cores of this process unless said.
         seed: draws the images of BatchNorm and the order of the split: apart from the seed of the search, so that
             searches with other seeds share accuracies.

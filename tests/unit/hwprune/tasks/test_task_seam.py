@@ -127,6 +127,13 @@ def test_the_fast_format_is_bfloat16_or_nothing() -> None:
         assert not torch.is_autocast_enabled("cpu")
 
 
+def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    fast_dtype.cache_clear()
+    assert fast_dtype() is None
+    fast_dtype.cache_clear()
+
+
 def test_the_example_has_the_shape_of_the_data() -> None:
     assert tasks.build("classification", rows_data()).example_input(2).shape == (2, 1, 3, 4)
 
