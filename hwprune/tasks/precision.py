@@ -26,8 +26,7 @@ def fast_dtype() -> torch.dtype | None:
     times_s: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         layers = {
-            dtype: nn.Conv2d(32, 32, 3, padding=1).to(dtype=dtype, memory_format=torch.channels_last)
-            for dtype in times_s
+            dtype: nn.Conv2d(32, 32, 3, padding=1).to(dtype).to(memory_format=torch.channels_last) for dtype in times_s
         }
         inputs = {dtype: torch.rand(64, 32, 16, 16).to(dtype, memory_format=torch.channels_last) for dtype in times_s}
         for _ in range(_WARM + _ROUNDS):

@@ -127,7 +127,7 @@ def test_the_fast_format_is_bfloat16_or_nothing() -> None:
         assert not torch.is_autocast_enabled("cpu")
 
 
-def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch) -> None:
+def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     fast_dtype.cache_clear()
     assert fast_dtype() is None
