@@ -64,7 +64,15 @@ def busy_share(
     home, members = Home(folder), []
     for number in range(boards):
         entry = {"kind": "llvm", "mcpu": target.mcpu}
-        device = Device(name=f"board{number:02}", transport="replay", platform="cpu", target=entry, recording="model")
+        told = {"machine_id": f"board{number:02}", "arch": "x86_64"}
+        device = Device(
+            name=told["machine_id"],
+            transport="replay",
+            platform="cpu",
+            target=entry,
+            recording="model",
+            description=told,
+        )
         measurer = Patient(device, recording, target.lanes, item_s)
         members.append(DeviceSession(home, device, Planner(target, folder), measurer))
     first = members[0]
