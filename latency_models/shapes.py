@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class LayerShape:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return asdict(self)
+        return dict(vars(self))  # dataclasses.asdict copies deeply, which numbers and tuples of them do without
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LayerShape:

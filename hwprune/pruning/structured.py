@@ -238,7 +238,10 @@ class _Cut:
         state.update(vars(module))
         for key in self.containers[module]:
             value = state[key]
-            state[key] = self.container(value) if value else type(value)()
+            if not value:
+                state[key] = type(value)()
+            else:
+                state[key] = value.copy() if key in _FLAT else self.container(value)
         layer = self.layers.get(module, _UNTOUCHED)
         sides = {side: index for side, number in layer.patterns.items() if (index := self.indices[number]) is not None}
         for tensors, is_parameter in ((copied._parameters, True), (copied._buffers, False)):
@@ -276,6 +279,8 @@ class _Cut:
         return copied
 
 
+#: Those of them that hold tensors and names alone, or what is replaced in the copy at once.
+_FLAT = frozenset(("_parameters", "_buffers", "_non_persistent_buffers_set"))
 #: Containers that a copy of a module must not share; looked for by exact type, since that is fast.
 _CONTAINERS = (OrderedDict, dict, list, set, tuple)
 
