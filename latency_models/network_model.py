@@ -40,7 +40,7 @@ from latency_models.shapes import IntArray, LayerShape, NetworkShapes
 
 #: Raise it when equal rows give another prediction; a saved model of another version is refitted all the same, and
 #: its card says which version wrote it.
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 
 #: 1: kernels, networks and recipe as plain rows. 2: kernels know the footprint of the network that they were timed in.
 #: 3: the recipe knows what averaging took from the networks' latencies.
@@ -48,6 +48,10 @@ _SCHEMA_VERSION = 3
 
 #: What fetching costs less in small networks than in usual ones leaves this share of a layer's time in any case.
 _LEAST_SHARE = 0.25
+
+#: Relative standard deviation of a device's level from one occasion to the next (seen: 0.1 to 0.9 % for all networks
+#: of a family at once, an hour or a minute apart, with the reference kernel at one level). One profile cannot tell it.
+_OCCASION_STD = 0.003
 
 #: Candidates predicted at a time: arrays of candidates x layers stay in a core's own cache.
 _CHUNK = 1 << 11
@@ -137,7 +141,7 @@ class LatencyModel:
                 self._terms(shapes.templates, shapes.in_channels[part], shapes.out_channels[part])
             )
             means.append(mean_ms)
-            stds.append(np.hypot(std_ms, self.recipe.averaged_std * mean_ms))
+            stds.append(np.hypot(std_ms, np.hypot(_OCCASION_STD, self.recipe.averaged_std) * mean_ms))
         return np.concatenate(means), np.concatenate(stds)
 
     def predict_networks(self, networks: Sequence[tuple[LayerShape, ...]]) -> tuple[FloatArray, FloatArray]:
