@@ -113,7 +113,8 @@ def test_who_is_given_up_is_dominated_and_what_is_kept_saw_every_image(bench: Wo
 def test_a_later_search_is_served_from_the_store_whatever_its_method(bench: Workbench, accuracies: Accuracies) -> None:
     first = searched(bench, judge_of(bench, Alone(), accuracies))
     again = searched(bench, judge_of(bench, Alone(), accuracies))
-    assert (first.stored, again.stored) == (1, again.spent)  # the dense network was scored before the search
+    # Where bfloat16 is the fast format, the dense network was scored in it before the search.
+    assert (first.stored, again.stored) == (bench.dtype is not None, again.spent)
     assert told_of(first) == told_of(again)
     uniform = searched(bench, judge_of(bench, Alone(), accuracies), 10, "uniform")
     assert 0 < uniform.stored < uniform.spent
@@ -141,7 +142,8 @@ def test_other_weights_another_protocol_and_float32_are_not_mixed_up(
     assert next(iter(judge.exact([plan]))).stored
     fewer = problem.model_copy(update={"evaluation": problem.evaluation.model_copy(update={"search_bn_images": 256})})
     other = judge_of(Workbench.open(fewer), Alone(), accuracies)
-    assert not next(iter(other.scores([plan], [math.inf]))).stored
+    # In float32 and with all of BatchNorm's images it is the protocol of what is returned.
+    assert next(iter(other.scores([plan], [math.inf]))).stored is (bench.dtype is None)
 
 
 def test_a_search_begins_with_what_others_have_found_out(bench: Workbench, accuracies: Accuracies) -> None:
