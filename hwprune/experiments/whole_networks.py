@@ -73,6 +73,8 @@ class WholeNetworks:
     def measured(self) -> list[MeasuredNetwork]:
         """Layers and latency in ms of all that could be measured with trust; the median of its sittings."""
         rows = list(self._found_ms)
+        if not rows:
+            return []
         shapes = self.bench.arithmetic(self.widths[rows])
         return [(shapes.row(index), float(np.median(self._found_ms[row]))) for index, row in enumerate(rows)]
 
