@@ -10,7 +10,8 @@ from torch import nn
 
 from hwprune.compilation.compiler import Compiler
 from hwprune.compilation.graph import Graph
-from hwprune.compilation.resident import NotResidentError, ResidentNetwork
+from hwprune.compilation.resident import Family, NotResidentError, ResidentNetwork
+from hwprune.compilation.timeline import Timeline
 from hwprune.records import Artifact, network_key
 
 
@@ -31,7 +32,20 @@ class Planner(Compiler):
         return Artifact(Path(), "", "onnx", self.target.name, self.schedule_version, description)
 
     def resident(self, graph: Graph, dense: nn.Module, examples: Iterable[nn.Module]) -> ResidentNetwork:
-        """Refuse: nothing runs networks here.
+        """What a library for every width would be called with; see :meth:`Compiler.resident`.
+
+        Raises:
+            NotResidentError: the network has operators without a kernel of ours.
+        """
+        graph = graph.for_target(self.target)
+        family = Family.of(graph.plan(dense), map(graph.plan, examples))
+        description = {**self._network_description(family.dense), "kind": "resident"}
+        key = network_key(tuple(call.shape for call in family.dense.calls))
+        artifact = Artifact(Path(), key, "resident", self.target.name, self.schedule_version, description)
+        return ResidentNetwork(artifact, family, dense)
+
+    def timeline(self, network: ResidentNetwork) -> Timeline:
+        """Refuse: nothing runs here, and so nothing is timed.
 
         Raises:
             NotResidentError: always.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +12,13 @@ from torch import nn
 
 from device_agents.client import SelfTest
 from hwprune.compilation.compiler import Compiler
+from hwprune.compilation.plan import Plan
 from hwprune.compilation.resident import NotResidentError, ResidentNetwork
 from hwprune.compilation.timeline import Timeline
+from hwprune.errors import TraceError
 from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.jobs import NetworkJob
+from hwprune.measurement.plans import PlanArithmetic
 from hwprune.pruning.plan import PruningPlan
 
 #: Networks of random widths, besides those of every number of blocks, that show a resident library its kernels.
@@ -43,16 +46,14 @@ class CandidateJobs:
         Raises:
             CompileError: it cannot be compiled.
         """
-        module = self.bench.cut(plan)
-        if plan.mask is not None:  # lists of weights that are not zero are a library's own
-            return linked_job(self.compiler, self.bench, module)
-        try:
-            return self._resident_job(module)
-        except NotResidentError as reason:
-            if not self._has_said:
-                self.say(f"networks are linked one by one where the resident library cannot run them: {reason}")
-                self._has_said = True
-        return linked_job(self.compiler, self.bench, module)
+        if plan.mask is None:  # lists of weights that are not zero are a library's own
+            try:
+                return self._resident_job(plan)
+            except NotResidentError as reason:
+                if not self._has_said:
+                    self.say(f"networks are linked one by one where the resident library cannot run them: {reason}")
+                    self._has_said = True
+        return linked_job(self.compiler, self.bench, self.bench.cut(plan))
 
     def timeline(self) -> Timeline | None:
         """Library that times the calls of candidates, one by one; None where there is no resident library."""
@@ -67,12 +68,11 @@ class CandidateJobs:
         Raises:
             NotResidentError: the library cannot run it.
         """
-        planned = self.bench.graph.for_target(self.compiler.target).plan(self.bench.slicer.cut(plan))
-        return self._resident[0].family.numbers(planned)
+        return self._resident[0].family.numbers(self._planned(plan))
 
-    def _resident_job(self, module: nn.Module) -> NetworkJob:
+    def _resident_job(self, plan: PruningPlan) -> NetworkJob:
         network, test = self._resident
-        planned = self.bench.graph.for_target(self.compiler.target).plan(module)
+        planned = self._planned(plan)
         return NetworkJob(
             network.artifact,
             test,
@@ -80,6 +80,33 @@ class CandidateJobs:
             memory_bytes=planned.arena.size_bytes + planned.weights_bytes,
             shapes=tuple(call.shape for call in planned.calls),
         )
+
+    def _planned(self, plan: PruningPlan) -> Plan:
+        """Calls and buffers of a candidate, for the compiler's target."""
+        if self._arithmetic is not None:
+            return self._arithmetic(plan.widths)
+        return self.bench.graph.for_target(self.compiler.target).plan(self.bench.cut(plan))
+
+    @functools.cached_property
+    def _arithmetic(self) -> PlanArithmetic | None:
+        """What plans candidates without cutting them; None where cutting alone tells."""
+        bench, target = self.bench, self.compiler.target
+        if target != bench.graph.target:
+            return None
+        generator = np.random.default_rng(0)
+
+        def plan_at(widths: Sequence[int]) -> Plan:
+            # Any units, not the most important ones: which of them stay must not matter.
+            kept = [
+                tuple(sorted(generator.permutation(size)[:width].tolist()))
+                for size, width in zip(bench.groups.sizes, widths, strict=True)
+            ]
+            return bench.graph.plan(bench.cut(PruningPlan(tuple(kept))))
+
+        try:
+            return PlanArithmetic.learn(plan_at, bench.arithmetic, target)
+        except TraceError:
+            return None
 
     @property
     def _resident(self) -> tuple[ResidentNetwork, SelfTest]:

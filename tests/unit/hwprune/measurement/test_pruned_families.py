@@ -8,9 +8,13 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from hwprune import networks
 from hwprune.compilation.graph import trace
+from hwprune.compilation.resident import Family
 from hwprune.compilation.targets import VECTOR_UNITS, CpuTarget
+from hwprune.errors import TraceError
 from hwprune.measurement.memory import MemoryArithmetic
+from hwprune.measurement.plans import PlanArithmetic
 from hwprune.measurement.shapes import ShapeArithmetic
 from hwprune.pruning.groups import build_groups
 from hwprune.pruning.plan import PruningPlan
@@ -35,6 +39,9 @@ class UNet(nn.Module):
 
 
 NETWORKS = {
+    "resnet_cifar": lambda: networks.build({"name": "resnet_cifar", "depth": 8}, 10, 3),
+    "vgg_cifar": lambda: networks.build({"name": "vgg_cifar", "depth": 14}, 10, 3),
+    "mobilenet_v2": lambda: torchvision.models.MobileNetV2(num_classes=5, width_mult=0.25),
     "resnext": lambda: ResNet(Bottleneck, [1, 1, 1, 1], num_classes=10, groups=32, width_per_group=4),
     "regnet": lambda: torchvision.models.RegNet(
         torchvision.models.regnet.BlockParams.from_init_params(
@@ -69,3 +76,55 @@ def test_arithmetic_knows_what_the_compiler_plans(name, lanes):
     assert list(shapes([widths]).row(0)) == [call.shape for call in plan.calls]
     exact = plan.arena.live_bytes + plan.weights_bytes
     assert memory([widths])[0] == pytest.approx(exact, rel=0.01, abs=64 * 2 * len(plan.calls))
+
+
+class Planned:
+    """A network at any widths, through the compiler's own plans."""
+
+    def __init__(self, name: str, lanes: int, batch: int, threads: int, *, prune_residual: bool = True) -> None:
+        torch.manual_seed(0)
+        dense, example = NETWORKS[name]().eval(), torch.zeros(batch, 3, 32, 32)
+        self.groups = build_groups(dense, example, prune_residual=prune_residual)
+        self.slicer = Slicer(dense, self.groups)
+        unit = next(unit for unit in VECTOR_UNITS if unit.lanes == lanes)
+        self.graph = trace(dense, example, CpuTarget("x86-64-v2", unit, threads=threads))
+
+    def plan(self, widths):
+        return self.graph.plan(self.slicer.cut(PruningPlan(tuple(tuple(range(int(width))) for width in widths))))
+
+    def learn(self):
+        shapes = ShapeArithmetic.learn(lambda row: [call.shape for call in self.plan(row).calls], self.groups.sizes)
+        return PlanArithmetic.learn(self.plan, shapes, self.graph.target)
+
+
+@pytest.mark.parametrize(
+    ("name", "lanes", "batch", "threads"),
+    [
+        ("resnet_cifar", 16, 1, 1),
+        ("resnet_cifar", 4, 3, 2),
+        ("vgg_cifar", 8, 1, 1),
+        ("mobilenet_v2", 16, 2, 1),
+        ("resnext", 16, 1, 1),
+        ("regnet", 8, 1, 1),
+    ],
+)
+def test_a_plan_by_arithmetic_is_what_a_resident_library_would_be_called_with(name, lanes, batch, threads):
+    # Where a shortcut pads with zero channels, they are in front or behind: residual widths alone do not tell.
+    network = Planned(name, lanes, batch, threads, prune_residual=name != "resnet_cifar")
+    arithmetic = network.learn()
+    sizes = np.asarray(network.groups.sizes)
+    rows = [sizes, np.ones_like(sizes), *np.random.default_rng(1).integers(1, sizes + 1, (6, len(sizes)))]
+    plans = [network.plan(row) for row in rows]
+    family = Family.of(plans[0], plans)
+    for row, plan in zip(rows, plans, strict=True):
+        found = arithmetic(row.tolist())
+        assert family.numbers(found) == family.numbers(plan)
+        assert found.arena == plan.arena
+        assert found.weights_bytes == plan.weights_bytes
+        assert [call.shape for call in found.calls] == [call.shape for call in plan.calls]
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "densenet", "unet", "resnet_cifar"])
+def test_a_network_whose_calls_depend_on_more_than_channel_counts_has_no_plan_by_arithmetic(name):
+    with pytest.raises(TraceError, match="in more than"):
+        Planned(name, 16, 1, 1).learn()
