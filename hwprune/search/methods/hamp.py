@@ -66,6 +66,9 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Proposal = Literal["expected_hypervolume", "investment"]
 
+#: Of what the feasible front spans, added to its worst values where nothing is below the reference point.
+LIMITS_MARGIN = 0.1
+
 
 class Settings(MethodSettings):
     """Settings of HAMP; defaults are those of docs/methods.md unless it says otherwise here.
@@ -334,9 +337,18 @@ class _Evolution:
         return np.where(uniform, self.random_state.integers(len(self.rows), size=n), parents)
 
     def _limits(self) -> FloatArray:
-        """``(n_obj,)`` values beyond which nothing is of interest: the reference point, or a bound below it."""
-        bounds = [self.problem.bounds.get(name, np.inf) for name in self.problem.objectives]
-        return np.minimum(self.context.ref_point, bounds)
+        """``(n_obj,)`` values beyond which nothing is of interest: the reference point, or a bound below it.
+
+        Where bounds leave nothing that the reference point is worse than (four times fewer multiply-adds may cost more
+        error than that), everything feasible is of interest.
+        """
+        bounds = np.array([self.problem.bounds.get(name, np.inf) for name in self.problem.objectives])
+        limits: FloatArray = self.context.ref_point
+        feasible = self.archive.F[self.archive.front_rows()]
+        if self.problem.bounds and len(feasible) and not (feasible <= limits).all(axis=1).any():
+            worst = feasible.max(axis=0)
+            limits = np.maximum(limits, worst + LIMITS_MARGIN * (worst - feasible.min(axis=0)))
+        return np.asarray(np.minimum(limits, bounds))
 
 
 METHOD = HAMP

@@ -79,6 +79,20 @@ def test_hamp_beats_its_controls_on_a_staircase_of_27_groups() -> None:
     assert medians["hamp"] > 1.5 * medians["uniform"]
 
 
+def test_a_bound_that_leaves_nothing_of_interest_makes_all_that_is_feasible_interesting() -> None:
+    """Under a tight bound every error is beyond the reference point's, and the search must know up from down."""
+    errors = []
+    for seed in range(3):
+        problem = staircase_problem(seed=seed)
+        dense_ms = problem.cheap(np.array([problem.space.sizes]))["latency"][0]
+        problem = replace(problem, bounds={"latency": 0.65 * float(dense_ms)})
+        context = SearchContext(problem, 100, np.random.default_rng(seed))
+        archive = methods.build("hamp").run(context)
+        errors.append(float(archive.F[archive.front_rows(), 0].min()))
+        assert errors[-1] > context.ref_point[0]
+    assert np.median(errors) < 0.4  # 0.50 where it does not
+
+
 SWITCHES: list[dict[str, Any]] = [
     {"selection": "hv_greedy"},
     {"selection": "nsga2"},
