@@ -18,7 +18,7 @@ Bits = npt.NDArray[np.bool_]
 Packed = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 FloatRow = npt.NDArray[np.float32]
-Importance = Literal["magnitude_rank", "taylor", "uniform"]
+Importance = Literal["magnitude_rank", "global_rank", "taylor", "uniform"]
 
 #: Training images that the gradients of ``taylor`` are taken on.
 _TAYLOR_IMAGES = 512
@@ -102,14 +102,15 @@ class MaskSpace:
         """``(size,)`` importance of every weight in (0, 1].
 
         Args:
-            kind: ``magnitude_rank`` for the rank of its magnitude inside its layer; ``taylor`` for the rank among all
-                weights of what the loss is expected to change by without it; ``uniform`` makes all weights alike.
+            kind: ``magnitude_rank`` for the rank of its magnitude inside its layer; ``global_rank`` for that among all
+                weights; ``taylor`` for the rank among all weights of what the loss is expected to change by without
+                it; ``uniform`` makes all weights alike.
         """
         if kind == "uniform":
             return np.full(self.size, 0.5, np.float32)
         if kind == "taylor":
             return _ranks(self.magnitudes * self._gradients(), [self.size])
-        return _ranks(self.magnitudes, np.diff(self._layout.starts))
+        return _ranks(self.magnitudes, [self.size] if kind == "global_rank" else np.diff(self._layout.starts))
 
     def plan(self, bits: Bits) -> PruningPlan:
         """The plan that keeps the weights of ``(size,)`` bits."""
