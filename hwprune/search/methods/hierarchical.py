@@ -13,8 +13,9 @@ Choices of this implementation:
     - Both phases are NSGA-II (``fine_moea=moead``: Tchebycheff, in the second).
     - The search of weights runs between two thresholded networks: the densest that loses up to ``heavy_drop_max``
       points and the sparsest that loses up to ``light_drop_max``. What both keep stays, what neither keeps is gone.
-    - Importance is the rank of a weight's magnitude in its layer (``importance=taylor``: the rank among all weights of
-      magnitude times gradient, the first-order change of the loss, mean over training batches).
+    - Importance is the rank of a weight's magnitude in its layer (``importance=global_rank``: among all weights;
+      ``taylor``: the rank among all weights of magnitude times gradient, the first-order change of the loss, mean over
+      training batches).
     - The share of bits that mutation flips falls from ``m_max`` to ``m_min``, faster while the front moves and slower
       where it stalls; sparse individuals drop more, dense ones insert more.
     - Weights are inherited and BatchNorm statistics re-estimated; nothing is trained inside the search.

@@ -5,7 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from hwprune.search.masks import Corridor
+from hwprune.config import Problem
+from hwprune.experiments.workbench import Workbench
+from hwprune.search.masks import Corridor, MaskSpace
 
 N = 2000
 
@@ -83,3 +85,14 @@ def test_hundred_masks_of_resnet_110_need_a_tenth_of_a_gigabyte(generator):
         tracemalloc.stop()
     assert len(population) == 100
     assert peak_bytes < 100e6
+
+
+def test_importance_by_magnitude_ranks_weights_in_their_layer_or_among_all():
+    problem = {"network": {"name": "resnet_cifar", "depth": 8}, "data": {"name": "digits", "size": 8, "channels": 3}}
+    space = MaskSpace(Workbench.open(Problem.model_validate(problem), with_weights=False))
+    order = np.argsort(space.magnitudes, kind="stable")
+    among_all, in_layer = space.importance("global_rank"), space.importance("magnitude_rank")
+    assert np.allclose(among_all[order], np.arange(1, space.size + 1) / space.size)
+    first = slice(0, 3 * 16 * 9)  # the first convolution's weights are larger than most
+    assert in_layer[first].mean() == pytest.approx(0.5, abs=0.01)
+    assert among_all[first].mean() > 0.6
