@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ def commit() -> str:
         head = subprocess.run(["git", "rev-parse", "HEAD"], **asked).stdout.strip()
         return head + ("+" if subprocess.run(["git", "diff", "HEAD", "--name-only"], **asked).stdout.strip() else "")
     return ""
+
+
+def command(script: str) -> str:
+    """The call of a benchmark as it was typed; of absolute paths, which are somebody's own, the last part."""
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    return " ".join(["python", f"benchmarks/{script}.py", *words])
 
 
 def _cpu_model() -> str:

@@ -22,7 +22,6 @@ import functools
 import json
 import os
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import commit, conditions, print_conditions, print_result
+from conditions import command, commit, conditions, print_conditions, print_result
 from scipy.stats import wilcoxon
 from searching import analytic, resnet20, rivals
 from searching.analytic import Target
@@ -211,7 +210,7 @@ def _known() -> list[dict[str, Any]]:
 def _write(runs: list[dict[str, Any]]) -> None:
     """Write all runs so far, with what they depend on."""
     document = {
-        "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
+        "command": command("search"),
         "commit": commit(),
         "seeds": sorted({row["seed"] for row in runs}),
         "conditions": conditions(),

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import commit, conditions, print_conditions, print_result
+from conditions import command, commit, conditions, print_conditions, print_result
 from prunings import options
 from prunings.device import Profiled, write_json
 from prunings.entries import Entry
@@ -289,8 +288,7 @@ def _add(network: str, name: str, side: str | None, told: dict[str, Any]) -> Non
     else:
         entry.setdefault(name, {})[side] = told
     about = {"seeds": [SEED], "commit": commit(), "conditions": conditions(), "RESULT": result_of(found)}
-    command = " ".join(["python", "benchmarks/speedup.py", *sys.argv[1:]])
-    write_json(RESULTS, {**found, **about, "command": command})
+    write_json(RESULTS, {**found, **about, "command": command("speedup")})
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from conditions import commit, conditions, print_result
+from conditions import command, commit, conditions, print_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -44,7 +43,7 @@ class Kept:
         if self.path is None:
             return
         document = {
-            "command": " ".join(["python", f"benchmarks/{self.name}.py", *sys.argv[1:]]),
+            "command": command(self.name),
             "commit": commit(),
             "conditions": conditions(),
             "RESULT": result,

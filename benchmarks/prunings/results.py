@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conditions import commit, conditions
+from conditions import command, commit, conditions
 
 from prunings.device import write_json
 
@@ -32,6 +31,5 @@ def adding() -> Iterator[dict[str, Any]]:
         found = read()
         yield found
         seeds = {int(seed) for entries in found["runs"].values() for by_seed in entries.values() for seed in by_seed}
-        command = " ".join(["python", "benchmarks/pruning.py", *sys.argv[1:]])
-        told = {"command": command, "commit": commit(), "seeds": sorted(seeds), "conditions": conditions()}
+        told = {"command": command("pruning"), "commit": commit(), "seeds": sorted(seeds), "conditions": conditions()}
         write_json(PATH, {**found, **told})
