@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import moocore
 import numpy as np
 import torch
 from comparison.cifar import problem_or_exit
-from conditions import commit, conditions, print_conditions, print_result
+from conditions import command, commit, conditions, print_conditions, print_result
 
 from hwprune import training
 from hwprune.config import Problem
@@ -72,7 +71,13 @@ def main() -> None:
     plain = _plain(bench, folder, ours, options.quick, seed)
     result = _compared(bench, ours, plain) | {"benchmark": "evaluation", "seed": seed, "workers": options.workers}
     if not options.quick:
-        record = {**result, "conditions": conditions(), "command": sys.argv, "commit": commit(), "seeds": [seed]}
+        record = {
+            **result,
+            "conditions": conditions(),
+            "command": command("evaluation"),
+            "commit": commit(),
+            "seeds": [seed],
+        }
         (RESULTS / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(folder)
     print_result(result)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from comparison.dask_cluster import local_cluster
 from comparison.replayed_fleet import busy_share
-from conditions import commit, conditions, print_conditions, print_result
+from conditions import command, commit, conditions, print_conditions, print_result
 
 from hwprune.config import Problem
 from hwprune.executors import Processes, open_team
@@ -112,7 +112,7 @@ def _known() -> dict[str, Any]:
 
 def _write(parts: dict[str, Any]) -> None:
     """Write what was measured so far, with what it depends on."""
-    about = {"command": sys.argv, "commit": commit(), "seeds": [0], "conditions": conditions()}
+    about = {"command": command("scale"), "commit": commit(), "seeds": [0], "conditions": conditions()}
     RESULTS.parent.mkdir(exist_ok=True)
     draft = RESULTS.with_suffix(".part")
     draft.write_text(json.dumps({"RESULT": result_of(parts), "parts": parts, **about}, indent=1) + "\n")
@@ -168,8 +168,8 @@ def _scored_s(bench: Workbench, plans: Sequence[PruningPlan], executor: Executor
 
 
 def _plain_bytes(images: Path) -> int:
-    command = [sys.executable, __file__, "--plain", str(images)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    plain = [sys.executable, __file__, "--plain", str(images)]
+    return int(subprocess.run(plain, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def _plain_process(images: Path) -> None:
