@@ -43,8 +43,8 @@ ENTRY = Entry(
 def compare(setting: Setting, seed: int) -> dict[str, Any]:
     """Prune, fine-tune, train the dense network on; errors on the test split.
 
-    Each of the three steps is kept when it has ended, and the search evaluation by evaluation: an interrupted call goes
-    on with the step that it was at.
+    Each of the three steps is kept when it has ended, the search evaluation by evaluation and trainings epoch by epoch:
+    an interrupted call goes on where it was.
     """
     folder = setting.folder("vgg14", ENTRY, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def compare(setting: Setting, seed: int) -> dict[str, Any]:
     if "reason" in pruned:
         return {"seed": seed, **pruned}
     tuned = _once(folder / "tuned.json", lambda: {"test": _tuned(setting, problem, folder, pruned)})
-    dense = _once(folder / "dense.json", lambda: {"test": _dense(setting, problem)})
+    dense = _once(folder / "dense.json", lambda: {"test": _dense(setting, problem, folder)})
     return {
         "seed": seed,
         "params_share": pruned["params_share"],
@@ -97,16 +97,23 @@ def _tuned(setting: Setting, problem: Problem, folder: Path, pruned: dict[str, A
             replace(settings(problem), epochs=LAST_EPOCHS),
             teacher=bench.dense,
             progress=lambda _: steps.advance(),
+            checkpoint=training.Checkpoint(folder / "tuned.checkpoint"),
         )
     return float(bench.task.evaluate(module.eval(), "test"))
 
 
-def _dense(setting: Setting, problem: Problem) -> float:
+def _dense(setting: Setting, problem: Problem, folder: Path) -> float:
     """Top-1 of the dense network on the test split, trained as long as the pruned one."""
     bench, epochs = Workbench.open(problem), GROUPS * GROUP_EPOCHS + LAST_EPOCHS
     with setting.console.progress(epochs, "training the dense VGG-14") as steps:
         schedule = replace(settings(problem), epochs=epochs)
-        training.train(bench.dense, bench.task, schedule, progress=lambda _: steps.advance())
+        training.train(
+            bench.dense,
+            bench.task,
+            schedule,
+            progress=lambda _: steps.advance(),
+            checkpoint=training.Checkpoint(folder / "dense.checkpoint"),
+        )
     return float(bench.task.evaluate(bench.dense, "test"))
 
 

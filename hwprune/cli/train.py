@@ -25,7 +25,10 @@ from hwprune.cli.output import emit_facts, emit_json
 def train(
     session: Session, problem_path: Path, out_path: Path | None, overrides: tuple[str, ...], as_json: bool
 ) -> None:
-    """Train the dense network of a problem and write its weights."""
+    """Train the dense network of a problem and write its weights.
+
+    Repeated after an interruption, it goes on behind the last whole epoch.
+    """
     from hwprune.config import PRETRAINED, load_problem
     from hwprune.experiments.train import train as run_training
 

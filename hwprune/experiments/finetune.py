@@ -25,7 +25,8 @@ from hwprune.fronts import Front, FrontRow
 def finetune(run_folder: Path, points: Sequence[str], console: Console, crew: Crew = ALONE) -> Front:
     """Fine-tune points of a run, take their metrics anew, and write both into the run.
 
-    A point that was fine-tuned before is left as it is, so that an interrupted call goes on when it is repeated.
+    A point that was fine-tuned before is left as it is, and one that was begun in this process goes on behind its last
+    whole epoch, so that an interrupted call goes on when it is repeated.
 
     Args:
         run_folder: the run.
@@ -62,14 +63,23 @@ def finetune(run_folder: Path, points: Sequence[str], console: Console, crew: Cr
 
 def _here(bench: Workbench, files: PointFiles, rows: Sequence[FrontRow], steps: Steps) -> Generator[Tuned, None, None]:
     """Train points one after the other in this process."""
-    problem = bench.problem
+    problem, teacher = bench.problem, training.weights_digest(bench.dense)
     for row in rows:
         plan = files.plan(row.id)
         module = bench.slicer.cut(plan)
         training.load_weights(module, files.weights(row.id))
+        checkpoint = training.Checkpoint(files.checkpoint(row.id), f"{bench.data.digest} {teacher}")
         with training.held_zeros(module, bench.slicer.weight_masks(plan)):
-            training.finetune(module, bench.task, settings(problem), teacher=bench.dense, progress=_told(steps, row.id))
+            training.finetune(
+                module,
+                bench.task,
+                settings(problem),
+                teacher=bench.dense,
+                progress=_told(steps, row.id),
+                checkpoint=checkpoint,
+            )
         yield tuning.tuned(module.eval(), plan, bench.task, problem.evaluation.val_images)
+        checkpoint.remove()
 
 
 def _by_crew(

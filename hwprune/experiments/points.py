@@ -35,6 +35,10 @@ class PointFiles:
         """File of the point's weights as they are handed out."""
         return self.run.path / "points" / f"{point}.safetensors"
 
+    def checkpoint(self, point: str) -> Path:
+        """File of how far the point's fine-tuning is, while it lasts."""
+        return self.run.path / "points" / f"{point}.checkpoint"
+
     def write(self, point: str, plan: PruningPlan, module: nn.Module) -> None:
         """Keep a point: its plan and its weights."""
         (self.run.path / "points").mkdir(exist_ok=True)

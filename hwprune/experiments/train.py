@@ -34,6 +34,8 @@ class TrainReport:
 def train(problem: Problem, out_path: Path, console: Console) -> TrainReport:
     """Train the problem's network from random weights and write ``out_path``.
 
+    How far it is stands in ``OUT.checkpoint`` beside it until then: repeated after an interruption, it goes on.
+
     Raises:
         DataError: the data set is missing or of the wrong shape.
         WeightsError: the file cannot be written.
@@ -41,10 +43,16 @@ def train(problem: Problem, out_path: Path, console: Console) -> TrainReport:
     started = time.perf_counter()
     bench = Workbench.open(problem, with_weights=False)
     settings = training.TrainingSettings(**problem.training.model_dump(), seed=problem.seed)
+    checkpoint = training.Checkpoint(out_path.with_name(f"{out_path.name}.checkpoint"), bench.data.digest)
     with console.progress(settings.epochs, "training") as steps:
         training.train(
-            bench.dense, bench.task, settings, progress=lambda epoch: steps.advance(1, f"loss {epoch.loss:.3f}")
+            bench.dense,
+            bench.task,
+            settings,
+            progress=lambda epoch: steps.advance(1, f"loss {epoch.loss:.3f}"),
+            checkpoint=checkpoint,
         )
     training.save_weights(bench.dense.eval(), out_path)
+    checkpoint.remove()
     val, test = (bench.task.evaluate(bench.dense, split) for split in ("val", "test"))
     return TrainReport(out_path, bench.task.metric.name, val, test, time.perf_counter() - started)

@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hwprune.errors import ConfigError
 from hwprune.tasks.base import Batch, Task
 from hwprune.tasks.precision import autocast, fast_dtype
+from hwprune.training.checkpoint import Checkpoint
 
 #: lr of the warm-up epochs, as a share of the full one.
 WARMUP_SHARE = 0.1
@@ -100,14 +101,20 @@ Progress = Callable[[Epoch], None]
 
 
 def train(
-    module: nn.Module, task: Task, settings: TrainingSettings | None = None, *, progress: Progress | None = None
+    module: nn.Module,
+    task: Task,
+    settings: TrainingSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train ``module`` in place; the weights of the last epoch stay, none is chosen on any split.
 
     Raises:
         ConfigError: the loss stopped being a number.
+        WeightsError: the checkpoint cannot be written.
     """
-    fit(module, task, settings or TrainingSettings(), task.loss, progress)
+    fit(module, task, settings or TrainingSettings(), task.loss, progress, checkpoint)
 
 
 def finetune(
@@ -117,6 +124,7 @@ def finetune(
     *,
     teacher: nn.Module | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train a pruned ``module`` on in place, a part of the loss being its distance from ``teacher``, the dense network.
 
@@ -125,9 +133,10 @@ def finetune(
 
     Raises:
         ConfigError: the loss stopped being a number.
+        WeightsError: the checkpoint cannot be written.
     """
     if teacher is None or not task.needs_logits or settings.distillation == 0:
-        return train(module, task, settings, progress=progress)
+        return train(module, task, settings, progress=progress, checkpoint=checkpoint)
     teacher.eval()
     share, temperature = settings.distillation, settings.temperature
 
@@ -136,7 +145,7 @@ def finetune(
             aim = task.forward(teacher, batch)
         return (1 - share) * task.loss(outputs, batch) + share * distillation_loss(outputs, aim, temperature)
 
-    fit(module, task, settings, loss, progress)
+    fit(module, task, settings, loss, progress, checkpoint)
 
 
 @contextlib.contextmanager
@@ -174,12 +183,18 @@ def fit(
     settings: TrainingSettings,
     loss_of: Callable[[Any, Batch], Tensor],
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train ``module`` in place with a loss of one's own: of the module's outputs, and the batch they are for.
 
+    With a ``checkpoint`` every finished epoch is kept, and a training that was begun before goes on behind those that
+    are there: ``progress`` is told of these first.
+
     Raises:
         ConfigError: the loss stopped being a number.
+        WeightsError: the checkpoint cannot be written.
     """
+    begun = checkpoint.begin(module, settings) if checkpoint else None
     module.to(memory_format=torch.channels_last)  # a tenth faster
     optimizer = torch.optim.SGD(
         module.parameters(),
@@ -192,16 +207,23 @@ def fit(
     try:
         with torch.random.fork_rng(devices=[]):  # layers that draw, as dropout, without touching the caller's state
             torch.manual_seed(settings.seed)
-            for epoch in range(settings.epochs):
+            done = [Epoch(*each) for each in begun.restore(module, optimizer)] if begun else []
+            if progress:
+                for finished in done:
+                    progress(finished)
+            for epoch in range(len(done), settings.epochs):
                 started = time.perf_counter()
                 loss = _epoch(module, task, settings, loss_of, optimizer, epoch)
                 if not math.isfinite(loss):
                     raise ConfigError(
                         f"training diverged in epoch {epoch + 1} (loss {loss}): lower lr from {settings.lr}"
                     )
+                lr, seconds = optimizer.param_groups[0]["lr"], time.perf_counter() - started
+                done.append(Epoch(epoch + 1, settings.epochs, loss, lr, seconds))
+                if begun:
+                    begun.save(module, optimizer, [astuple(each) for each in done])
                 if progress:
-                    lr, seconds = optimizer.param_groups[0]["lr"], time.perf_counter() - started
-                    progress(Epoch(epoch + 1, settings.epochs, loss, lr, seconds))
+                    progress(done[-1])
     finally:
         module.eval()
         module.to(memory_format=torch.contiguous_format)

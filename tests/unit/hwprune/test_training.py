@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hwprune.errors import ConfigError, WeightsError
 from hwprune.tasks.base import Task
 from hwprune.training import (
     BatchNormEstimator,
+    Checkpoint,
     Epoch,
     TrainingSettings,
     distillation_loss,
@@ -120,6 +122,65 @@ def test_a_training_of_one_epoch_has_no_warm_up() -> None:
 
 
 # fine-tuning with a teacher
+
+
+class InterruptedTrainingError(Exception):
+    """What stops a training in these tests."""
+
+
+def stop_after(epochs: int) -> Callable[[Epoch], None]:
+    def progress(epoch: Epoch) -> None:
+        if epoch.number == epochs:
+            raise InterruptedTrainingError
+
+    return progress
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(task: Task, tmp_path: Path) -> None:
+    whole = tiny_network()
+    train(whole, task, settings(epochs=3))
+    checkpoint = Checkpoint(tmp_path / "training.checkpoint", task.data.digest)
+    with pytest.raises(InterruptedTrainingError):
+        train(tiny_network(), task, settings(epochs=3), progress=stop_after(2), checkpoint=checkpoint)
+    resumed, epochs = tiny_network(), []
+    before = torch.get_rng_state()
+    train(resumed, task, settings(epochs=3), progress=epochs.append, checkpoint=checkpoint)
+    assert weights_digest(resumed) == weights_digest(whole)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert torch.equal(torch.get_rng_state(), before)
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_training_is_not_done_again(task: Task, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "training.checkpoint")
+    once = tiny_network()
+    train(once, task, settings(), checkpoint=checkpoint)
+    written = checkpoint.path.stat().st_mtime_ns
+    again = tiny_network()
+    train(again, task, settings(), checkpoint=checkpoint)
+    assert weights_digest(again) == weights_digest(once)
+    assert checkpoint.path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("other", ["settings", "weights", "key", "damaged"])
+def test_a_checkpoint_of_another_training_counts_for_nothing(task: Task, tmp_path: Path, other: str) -> None:
+    path = tmp_path / "training.checkpoint"
+    train(tiny_network(), task, settings(epochs=1), checkpoint=Checkpoint(path))
+    if other == "damaged":
+        path.write_bytes(path.read_bytes()[:1000])
+    changed = settings(epochs=1, seed=1) if other == "settings" else settings(epochs=1)
+    module = tiny_network(1 if other == "weights" else 0)
+    expected = copy.deepcopy(module)
+    train(expected, task, changed)
+    train(module, task, changed, checkpoint=Checkpoint(path, "another" if other == "key" else ""))
+    assert weights_digest(module) == weights_digest(expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WeightsError, match="checkpoint cannot be written"):
+        train(tiny_network(), task, settings(epochs=1), checkpoint=Checkpoint(tmp_path / "file" / "x"))
 
 
 def test_distillation_is_zero_at_the_teachers_logits_and_positive_elsewhere() -> None:
