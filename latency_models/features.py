@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from latency_models.shapes import IntArray, LayerShape
+from latency_models.stairs import out_step, padded
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Raise it when a column changes its meaning; fitted models of another version are refitted.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 #: Families with a column of their own; any other operator shares ``op_other`` and differs by ``op_hash``.
 FAMILIES = (
@@ -34,11 +35,6 @@ FEATURE_NAMES: tuple[str, ...] = (
 )
 
 _FLOAT_BYTES = 4
-
-
-def padded(channels: IntArray, step: int) -> IntArray:
-    """Channels rounded up to whole blocks of ``step``."""
-    return -(-channels // step) * step
 
 
 def output_size(template: LayerShape) -> tuple[int, int]:
@@ -114,7 +110,7 @@ def template_features(
     """
     height, width = output_size(template)
     epilogue = template.epilogue.split("+")
-    in_padded, out_padded = padded(in_channels, lanes), padded(out_channels, lanes)
+    in_padded, out_padded = padded(in_channels, lanes), padded(out_channels, out_step(template, lanes))
     work = macs(template, in_channels, out_channels)
     weights = weight_bytes(template, in_channels, out_channels)
     activations = activation_bytes(template, in_channels, out_channels)

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from scipy.linalg import block_diag
 from scipy.optimize import nnls
 
-from latency_models.features import FloatArray, mixes_channels, padded, weight_bytes, widths
+from latency_models.features import FloatArray, mixes_channels, weight_bytes, widths
 from latency_models.kernel_table import KernelTable
 from latency_models.shapes import IntArray, LayerShape
+from latency_models.stairs import out_step, padded
 
 #: Cache sizes that a device may have; what was timed tells which of them matter.
 CACHE_BYTES = tuple(1 << bits for bits in range(18, 26))
@@ -153,7 +154,7 @@ def _cold_bytes(template: LayerShape, part: KernelTable) -> FloatArray:
 def _mean_basis(template: LayerShape, part: KernelTable, lanes: int) -> FloatArray:
     """``(n, 4)``: what a kernel takes when nothing has to be fetched is linear in these; ``(n, 2)`` of few kernels."""
     in_channels, out_channels = widths(part.shapes)
-    blocks = padded(out_channels, lanes if template.layout != "nchw" else 1)
+    blocks = padded(out_channels, out_step(template, lanes) if template.layout != "nchw" else 1)
     columns = [np.ones(len(part)), in_channels * blocks]
     if len(part) >= _ROWS_OF_FULL_MEAN:
         columns += [in_channels, blocks]

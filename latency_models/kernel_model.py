@@ -19,6 +19,7 @@ from latency_models.kernel_table import KernelTable
 from latency_models.regressors import check_name
 from latency_models.roofline import fit_roofline
 from latency_models.shapes import IntArray, LayerShape
+from latency_models.stairs import FEW_LANES_MIN, Stair, Step, out_step
 from latency_models.surface import Surface, fit_surface
 
 #: Rows from which a template carries a mean of its own (four coefficients and something to judge them by).
@@ -123,17 +124,23 @@ class KernelModel:
         )
 
 
-def candidate_steps(template: LayerShape, lanes: int) -> list[tuple[int, int]]:
+def candidate_steps(template: LayerShape, lanes: int) -> list[tuple[Step, Step]]:
     """Pairs of input and output steps that the template's kernel may have, the expected pair first.
 
-    A blocked layout computes whole blocks of output channels and loops over exact input channels.
+    A blocked layout computes whole blocks of output channels, or fewer where these are few, and loops over exact input
+    channels.
     """
     blocks = [int(digits) for digits in re.findall(r"\d+", template.layout)]
     block = blocks[0] if blocks else lanes
-    expected = (1 if mixes_channels(template) else block, block) if blocks else (1, 1)
+    few = Stair.of(block)
+    expected: tuple[Step, Step] = (1, 1)
+    if blocks:
+        expected = (1 if mixes_channels(template) else block, few if out_step(template, block) == few else block)
     steps = sorted({1, lanes, block})
-    others = [(i, o) for i in steps for o in steps if (i, o) != expected]
-    return [expected, *others]
+    others: list[tuple[Step, Step]] = [(i, o) for i in steps for o in steps]
+    if mixes_channels(template) and block >= FEW_LANES_MIN:
+        others.append((1, few))
+    return [expected, *(pair for pair in others if pair != expected)]
 
 
 class _Grid:

@@ -37,6 +37,7 @@ from latency_models.kernel_model import KernelModel
 from latency_models.kernel_regressor import choose_regressor
 from latency_models.kernel_table import KernelTable
 from latency_models.shapes import IntArray, LayerShape, NetworkShapes
+from latency_models.stairs import finest
 
 #: Raise it when equal rows give another prediction; a saved model of another version is refitted all the same, and
 #: its card says which version wrote it.
@@ -191,9 +192,12 @@ class LatencyModel:
         return notes
 
     def channel_steps(self) -> dict[LayerShape, tuple[int, int]]:
-        """Step of the staircase over input and output channels of every template measured well enough to tell."""
+        """Step of the staircase over input and output channels of every template measured well enough to tell.
+
+        Where it has steps of two sizes, the smaller one.
+        """
         surfaces = {template: self.kernels.surface(template) for template in sorted(self._profiled)}
-        return {template: (surface.in_step, surface.out_step) for template, surface in surfaces.items()}
+        return {template: (finest(surface.in_step), finest(surface.out_step)) for template, surface in surfaces.items()}
 
     @functools.cached_property
     def scores(self) -> dict[str, dict[str, float]]:

@@ -11,13 +11,13 @@ from latency_models.features import (
     FloatArray,
     activation_bytes,
     macs,
-    padded,
     rows_by_template,
     weight_bytes,
     widths,
 )
 from latency_models.kernel_table import KernelTable
 from latency_models.shapes import IntArray, LayerShape
+from latency_models.stairs import out_step, padded
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _amounts(template: LayerShape, in_channels: IntArray, out_channels: IntArray
     return np.stack(
         [
             np.ones(len(in_channels)),
-            macs(template, in_channels, padded(out_channels, lanes)),
+            macs(template, in_channels, padded(out_channels, out_step(template, lanes))),
             weight_bytes(template, in_channels, out_channels),
             activation_bytes(template, in_channels, out_channels),
         ],

@@ -21,8 +21,9 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.optimize import nnls
 
-from latency_models.features import FloatArray, padded
+from latency_models.features import FloatArray
 from latency_models.shapes import IntArray
+from latency_models.stairs import Step, padded
 
 #: Logarithm of milliseconds at ``(n,)`` input and ``(n,)`` output channels.
 LogMean = Callable[[IntArray, IntArray], FloatArray]
@@ -52,8 +53,8 @@ class Bilinear:
         coefficients_ms: ``(4,)`` of 1, u, v and u v; none negative.
     """
 
-    in_step: int
-    out_step: int
+    in_step: Step
+    out_step: Step
     coefficients_ms: FloatArray
 
     def __call__(self, in_channels: IntArray, out_channels: IntArray) -> FloatArray:
@@ -78,8 +79,8 @@ class Surface:
         solved: ``(n,)`` inverse covariance times the measured rest.
     """
 
-    in_step: int
-    out_step: int
+    in_step: Step
+    out_step: Step
     mean: LogMean
     lengths: tuple[float, float]
     variance: float
@@ -121,7 +122,7 @@ def fit_surface(
     points: IntArray,
     latency_ms: FloatArray,
     spread_ms: FloatArray,
-    steps: Sequence[tuple[int, int]],
+    steps: Sequence[tuple[Step, Step]],
     mean: LogMean | None = None,
     prior_std: float = 0.02,
 ) -> Surface:
@@ -180,7 +181,7 @@ def _fit_rest(
     return max(fits, key=lambda fit: fit.evidence)
 
 
-def _bilinear_coefficients(points: IntArray, latency_ms: FloatArray, in_step: int, out_step: int) -> FloatArray:
+def _bilinear_coefficients(points: IntArray, latency_ms: FloatArray, in_step: Step, out_step: Step) -> FloatArray:
     """Coefficients of the least relative error, none negative."""
     basis = _basis(padded(points[:, 0], in_step), padded(points[:, 1], out_step))
     scale = np.maximum(basis.max(axis=0), 1.0)
@@ -196,7 +197,7 @@ def _octaves(blocks: IntArray) -> FloatArray:
     return np.asarray(np.log2(np.maximum(blocks, 1)), dtype=np.float64)
 
 
-def _coordinates(points: IntArray, in_step: int, out_step: int) -> FloatArray:
+def _coordinates(points: IntArray, in_step: Step, out_step: Step) -> FloatArray:
     return _octaves(np.stack([padded(points[:, 0], in_step), padded(points[:, 1], out_step)], axis=1))
 
 

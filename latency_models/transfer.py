@@ -11,7 +11,7 @@ description is explicit.)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +19,11 @@ import numpy as np
 from latency_models.calibration import TRANSFER_STDS, fit_calibration
 from latency_models.errors import KernelTableError
 from latency_models.evaluation import MeasuredNetwork
-from latency_models.features import padded, widths
+from latency_models.features import widths
 from latency_models.kernel_table import KernelTable
 from latency_models.network_model import LatencyModel
 from latency_models.shapes import LayerShape
+from latency_models.stairs import padded
 
 
 def transfer(sources: Mapping[str, LatencyModel], networks: Sequence[MeasuredNetwork], lanes: int) -> LatencyModel:
@@ -38,33 +39,44 @@ def transfer(sources: Mapping[str, LatencyModel], networks: Sequence[MeasuredNet
     """
     if not sources or not networks:
         raise KernelTableError("nothing to transfer: profile one device, and measure a few networks on the new one")
+    asked = {layer.template for layers, _ in networks for layer in layers}
     candidates = [
-        (*_scaled(as_on(model, lanes), networks, model.recipe.regressor, lanes), name)
+        (*_scaled(as_on(model, lanes, asked), networks, model.recipe.regressor, lanes), name)
         for name, model in sorted(sources.items())
     ]
     _, table, source = min(candidates, key=lambda candidate: candidate[0])
     return LatencyModel.fit(table, networks, sources[source].recipe.regressor, lanes, source=source)
 
 
-def as_on(model: LatencyModel, lanes: int) -> KernelTable:
+def as_on(model: LatencyModel, lanes: int, templates: Iterable[LayerShape] = ()) -> KernelTable:
     """A device's kernels as one with other vectors would have them: whole blocks of ``lanes`` channels.
 
     A kernel takes as long as all channels of the blocks that it computes, so its row moves to the top of its stair;
     from there, stairs of any width can be told.
+
+    Args:
+        model: the device's.
+        lanes: float32 numbers of a vector register of the other one.
+        templates: layers that the other one has, some of which may keep few channels in another way.
     """
+    asked: dict[LayerShape, list[LayerShape]] = {}
+    for template in templates:
+        asked.setdefault(on_lanes(template, lanes), []).append(template)
     rows = []
     for template, table in model.table.by_template().items():
         surface = model.kernels.surface(template)
         in_channels, out_channels = widths(table.shapes)
         tops = zip(padded(in_channels, surface.in_step), padded(out_channels, surface.out_step), strict=True)
         moved = on_lanes(template, lanes)
-        rows += [(moved.with_channels(*top), table[shape]) for top, shape in zip(tops, table.shapes, strict=True)]
+        for top, shape in zip(tops, table.shapes, strict=True):
+            rows += [(each.with_channels(*top), table[shape]) for each in asked.get(moved, [moved])]
     return KernelTable.averaged(rows)
 
 
 def on_lanes(layer: LayerShape, lanes: int) -> LayerShape:
-    """The layer as a device of ``lanes`` has it: channels that are in blocks are in blocks of that many."""
-    return replace(layer, layout=re.sub(r"\d+", str(lanes), layer.layout))
+    """The layer as a device of ``lanes`` has it: channels in blocks are in blocks of that many, a few of them, too."""
+    sides = re.sub(r"\d+", str(lanes), layer.layout.replace("few", "nchw")).split("-")
+    return replace(layer, layout="-".join(dict.fromkeys(sides)))
 
 
 def _scaled(

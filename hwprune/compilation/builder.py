@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from hwprune.compilation.plan import Call, Place, Plan, Value
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 from latency_models.shapes import LayerShape
+from latency_models.stairs import few_layout
 
 Pack = Callable[[Usage], Sequence[np.ndarray]]
 
@@ -39,6 +40,8 @@ class PlanBuilder:
         module: whose weights are used.
         target: what is compiled for.
         sparse: which convolutions leave out weights that are zero.
+        convolved: values that convolutions alone read.
+        few: those of them that have their channels in planes where they are few.
         plan: what has been built.
         values: by their names in the graph.
     """
@@ -49,10 +52,13 @@ class PlanBuilder:
         target: CpuTarget,
         inputs: Sequence[tuple[str, tuple[int, ...]]],
         sparse: Sparse = "auto",
+        convolved: Collection[str] = (),
     ) -> None:
         self.module = module
         self.target = target
         self.sparse = sparse
+        self.convolved = convolved
+        self.few: set[str] = set()
         self.plan = Plan(batch=inputs[0][1][0], threads=target.threads)
         self.values: dict[str, Value] = {}
         self.tensors: dict[str, Tensor] = {
@@ -186,12 +192,14 @@ class PlanBuilder:
         out: tuple[int, ...],
         pack: Pack = pack_nothing,
         usage: Usage | None = None,
+        *,
+        blocked: bool = True,
     ) -> None:
-        """Add the call of a layer whose output, in blocks, has shape ``out``; its residual is the last input."""
+        """Add the call of a layer whose output has shape ``out``; its residual is the last input."""
         if layer.residual is not None:
             inputs = [*inputs, self.blocked(layer.residual)]
             check_channels(layer, inputs[-1].channels, out[-1 if inputs[0].channels_last else 1])
-        value = self.new_value(layer.output, out, blocked=True, channels_last=inputs[0].channels_last)
+        value = self.new_value(layer.output, out, blocked=blocked, channels_last=inputs[0].channels_last)
         self.values[layer.output] = value
         self.call(shape, inputs, value, pack, usage)
 
@@ -216,7 +224,9 @@ class PlanBuilder:
         """
         blocked = self.target.layout
         layout = {PLAIN_INPUT: f"{PLAIN_INPUT}-{blocked}", PLAIN_OUTPUT: f"{blocked}{PLAIN_OUTPUT}"}
-        shape = replace(shape, layout=layout.get(shape.layout, blocked), batch=self.plan.batch)
+        if few_layout(self.target.lanes) not in shape.layout:
+            shape = replace(shape, layout=layout.get(shape.layout, blocked))
+        shape = replace(shape, batch=self.plan.batch)
         usage = usage or specify(shape, self.target)
         reads = [Place(value.storage, self._stride(value.storage)) for value in inputs]
         place = Place(output.storage, self._stride(output.storage), offset_floats)

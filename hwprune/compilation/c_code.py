@@ -77,6 +77,14 @@ static void UNUSED pad_rows(const float *x, float *out, int32_t planes, int32_t 
             memset(out + pad_x + width, 0, side);
         }
 }
+
+/* Copy a row with ``side`` zeros beside it on either side. */
+static inline void UNUSED plane_row(const float *x, float *out, int32_t width, int32_t side)
+{
+    memset(out, 0, side * sizeof(float));
+    memcpy(out + side, x, width * sizeof(float));
+    memset(out + side + width, 0, side * sizeof(float));
+}
 """
 
 

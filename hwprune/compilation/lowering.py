@@ -11,7 +11,7 @@ from torch import nn
 
 from hwprune.compilation import folding, movements
 from hwprune.compilation.builder import PLAIN_INPUT, PLAIN_OUTPUT, PlanBuilder, check_channels, image_size
-from hwprune.compilation.kernels import conv, dense, depthwise, grouped, resample, transposed
+from hwprune.compilation.kernels import dense, depthwise, grouped, narrow, resample, transposed
 from hwprune.compilation.kernels import sparse as sparse_kernels
 from hwprune.compilation.kernels.conv import pad_vector
 from hwprune.compilation.kernels.fallback import Fallback
@@ -23,6 +23,7 @@ from hwprune.compilation.plan import FLOAT_BYTES, Call, Place, Plan, Value
 from hwprune.compilation.regions import Region
 from hwprune.compilation.targets import CpuTarget
 from latency_models.shapes import LayerShape
+from latency_models.stairs import Stair, few_layout
 
 
 def lower(
@@ -39,7 +40,7 @@ def lower(
         CompileError: the module lacks a parameter, or its widths do not fit together.
         BakedSizesError: a region holds sizes of the traced network that the module's widths have changed.
     """
-    builder = PlanBuilder(module, target, inputs, sparse)
+    builder = PlanBuilder(module, target, inputs, sparse, _convolved(layers) - set(outputs))
     for layer in layers:
         OPERATORS[layer.op](builder, layer)
     builder.add_outputs(outputs)
@@ -67,7 +68,7 @@ def _convolution(build: PlanBuilder, layer: Layer) -> None:
         settings["padding"],
         settings["dilation"],
         epilogue=layer.epilogue,
-        layout=build.target.layout if value.blocked else PLAIN_INPUT,
+        layout=_source(build, layer, value),
     )
     if build.sparse != "never":
         mask = build.parameter(layer.parameters["weight"]).detach().cpu().numpy() != 0
@@ -76,9 +77,37 @@ def _convolution(build: PlanBuilder, layer: Layer) -> None:
             return
 
     def pack(usage: Usage) -> list[np.ndarray]:
-        return conv.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors))
+        return narrow.pack_weight(usage, *folding.weight_and_bias(layer, build.tensors))
 
-    build.emit(layer, shape, [value], (value.shape[0], out_channels, *Window.of(shape).out), pack)
+    few = layer.output in build.convolved and narrow.can_be_few(shape, build.target)
+    if few:
+        build.few.add(layer.output)
+        shape = replace(shape, layout=_joined(shape.layout, few_layout(build.target.lanes)))
+    elif few_layout(build.target.lanes) in shape.layout:
+        shape = replace(shape, layout=_joined(shape.layout, build.target.layout))
+    blocked = not few or out_channels > Stair.of(build.target.lanes).few
+    out = (value.shape[0], out_channels, *Window.of(shape).out)
+    build.emit(layer, shape, [value], out, pack, blocked=blocked)
+
+
+def _source(build: PlanBuilder, layer: Layer, value: Value) -> str:
+    """Layout of what a convolution reads."""
+    if layer.inputs[0] in build.few:
+        return few_layout(build.target.lanes)
+    return build.target.layout if value.blocked else PLAIN_INPUT
+
+
+def _joined(source: str, result: str) -> str:
+    """Layout of a layer that reads one and writes another."""
+    return source if source == result else f"{source}-{result}"
+
+
+def _convolved(layers: Sequence[Layer]) -> set[str]:
+    """Values that convolutions without groups write and alone read, as what they convolve."""
+    written = {layer.output for layer in layers if layer.op == "conv2d" and layer.residual is None}
+    read = {layer.inputs[0] for layer in layers if layer.op == "conv2d"}
+    others = {name for layer in layers for name in (layer.reads if layer.op != "conv2d" else layer.reads[1:])}
+    return (written & read) - others
 
 
 def _sparse_convolution(build: PlanBuilder, layer: Layer, shape: LayerShape, mask: np.ndarray) -> None:
@@ -179,7 +208,7 @@ def _dense_rows(build: PlanBuilder, layer: Layer) -> None:
 
     def pack(usage: Usage) -> list[np.ndarray]:
         weight, bias = folding.weight_and_bias(layer, build.tensors)
-        return conv.pack_weight(usage, weight[:, :, None, None], bias)
+        return narrow.pack_weight(usage, weight[:, :, None, None], bias)
 
     build.emit(layer, shape, [value], (*value.shape[:-1], out_channels), pack)
 

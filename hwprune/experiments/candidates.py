@@ -20,6 +20,7 @@ from hwprune.experiments.workbench import Workbench
 from hwprune.measurement.jobs import NetworkJob
 from hwprune.measurement.plans import PlanArithmetic
 from hwprune.pruning.plan import PruningPlan
+from latency_models.stairs import Stair, few_layout
 
 #: Networks of random widths, besides those of every number of blocks, that show a resident library its kernels.
 RANDOM_EXAMPLES = 16
@@ -125,10 +126,18 @@ class CandidateJobs:
         return network, self_test(network.module, bench.example_input)
 
     def _examples(self) -> Iterator[nn.Module]:
-        """Networks with every number of blocks that a layer can have, and some of random widths."""
+        """Networks with every number of blocks that a layer can have, and some of random widths.
+
+        Where few channels have kernels of their own, those between any two groups, too, of which either has few.
+        """
         sizes, lanes = np.asarray(self.bench.groups.sizes), self.compiler.target.lanes
         for width in range(lanes, int(sizes.max()), lanes):
             yield self.bench.candidate(np.minimum(sizes, width))
+        if any(few_layout(lanes) in template.layout for template in self.bench.arithmetic.templates):
+            numbers = np.arange(len(sizes))
+            digits = [numbers >> bit & 1 == 1 for bit in range(len(sizes).bit_length())]
+            for has_few in (numbers >= 0, *digits, *(~digit for digit in digits)):
+                yield self.bench.candidate(np.where(has_few, np.minimum(sizes, Stair.of(lanes).few), sizes))
         generator = np.random.default_rng(0)
         for _ in range(RANDOM_EXAMPLES):
             yield self.bench.candidate(generator.integers(1, sizes + 1))

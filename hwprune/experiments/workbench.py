@@ -151,7 +151,7 @@ class Workbench:
     def memory(self) -> MemoryArithmetic:
         """Planned memory of many candidates at once."""
         return MemoryArithmetic.learn(
-            lambda widths: self.graph.plan(self.candidate(widths)), self.arithmetic, self.graph.target.lanes
+            lambda widths: self.graph.plan(self.candidate(widths)), self.arithmetic, self.graph.target
         )
 
     @functools.cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,12 +10,18 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from hwprune.compilation.kernels.families import FAMILIES, specify
+from hwprune.compilation.kernels.kernel import Usage
 from hwprune.compilation.plan import FLOAT_BYTES, Plan
+from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import TraceError
 from hwprune.measurement.shapes import ShapeArithmetic
 from latency_models.shapes import NetworkShapes
 
 FloatArray = npt.NDArray[np.float64]
+
+#: Layers at widths of theirs whose kernels are kept.
+_KEPT = 1 << 14
 
 #: Random candidates whose plans the coefficients are learnt from, and others that they are checked on.
 _PROBES, _CHECKS = 24, 4
@@ -24,23 +31,31 @@ _PROBES, _CHECKS = 24, 4
 class MemoryArithmetic:
     """Bytes of a compiled network as a function of its groups' widths, learnt from a few plans.
 
-    A buffer's size is linear in its channels or in their whole blocks, of some up to a limit (scratch for a part of the
-    channels at a time); packed weights are linear in products of both. What this adds up is the bytes that live at
-    once, which the arena cannot go below and seldom exceeds: good for screening, while a candidate that is evaluated
-    truly gets its exact plan.
+    Most layers' channel counts tell their kernel, and so what it reads, writes and needs. Of the others (parts of
+    concatenations), a buffer's size is linear in channels or in their whole blocks, of some up to a limit (scratch for
+    a part of the channels at a time), and packed weights are linear in products of both. What this adds up is the bytes
+    that live at once, which the arena cannot go below and seldom exceeds: good for screening, while a candidate that is
+    evaluated truly gets its exact plan.
 
     Attributes:
         shapes: channel counts of candidates.
-        lanes: channels of a block.
-        weights: ``(L, 8)`` bytes of packed weights for each of the products of :func:`_products`.
-        buffers: ``(B, 4 L)`` bytes of every buffer for each layer's channels and blocks, inputs and outputs.
+        batch: images an inference.
+        target: CPU that the network is planned for.
+        told: calls whose layer tells the kernel, by their number.
+        sources: of every buffer that such a call is told to have, the call and what it is of it: ``-1`` for the output,
+            else the number of the scratch; None for others.
+        weights: ``(L, 8)`` bytes of the other calls' packed weights for each of the products of :func:`_products`.
+        buffers: ``(B, 4 L)`` bytes of the other buffers for each layer's channels and blocks, inputs and outputs.
         constant: ``(B,)`` bytes of every buffer that depend on no width.
         limits: ``(B,)`` bytes that no buffer grows beyond; infinite where there is no such limit.
         alive: ``(steps, B)`` whether a buffer lives during a call.
     """
 
     shapes: ShapeArithmetic
-    lanes: int
+    batch: int
+    target: CpuTarget
+    told: tuple[int, ...]
+    sources: tuple[tuple[int, int] | None, ...]
     weights: FloatArray
     buffers: FloatArray
     constant: FloatArray
@@ -49,14 +64,14 @@ class MemoryArithmetic:
 
     @classmethod
     def learn(
-        cls, plan_at: Callable[[Sequence[int]], Plan], shapes: ShapeArithmetic, lanes: int, *, seed: int = 0
+        cls, plan_at: Callable[[Sequence[int]], Plan], shapes: ShapeArithmetic, target: CpuTarget, *, seed: int = 0
     ) -> Self:
         """Learn from the plans of random candidates.
 
         Args:
             plan_at: the compiler's plan at given widths.
             shapes: channel counts at given widths.
-            lanes: channels of a block.
+            target: what ``plan_at`` plans for.
             seed: of the random candidates.
 
         Raises:
@@ -71,13 +86,18 @@ class MemoryArithmetic:
         if any(list(plan.lives) != names for plan in plans):
             raise TraceError("the network's buffers come and go with its widths: their memory cannot be predicted")
         channels = shapes(widths)
-        counts = _counts(channels, lanes)
+        counts = _counts(channels, target.lanes)
+        told = tuple(step for step in range(len(shapes.templates)) if _is_told(plans, step, target))
         lives = [plans[0].lives[name] for name in names]
         bytes_ = np.array([[plan.lives[name].size_bytes for name in names] for plan in plans], dtype=np.float64)
         buffers = np.zeros((len(names), counts.shape[1]))
         constant, limits = np.zeros(len(names)), np.full(len(names), np.inf)
-        for index, life in enumerate(lives):
+        sources: list[tuple[int, int] | None] = []
+        for index, (name, life) in enumerate(zip(names, lives, strict=True)):
             size_bytes = bytes_[:, index]
+            sources.append(_source(plans, name, life.first) if life.first in told else None)
+            if sources[-1] is not None:
+                continue
             if np.all(size_bytes == size_bytes[0]):
                 constant[index] = size_bytes[0]
                 continue
@@ -86,13 +106,14 @@ class MemoryArithmetic:
         packed = np.array(
             [[sum(call.usage.parameters) * FLOAT_BYTES for call in plan.calls] for plan in plans], dtype=np.float64
         )
-        products = _products(channels, lanes)
-        weights = np.stack(
-            [np.linalg.lstsq(products[:, layer], packed[:, layer])[0] for layer in range(packed.shape[1])]
-        )
+        products = _products(channels, target.lanes)
+        weights = np.zeros((packed.shape[1], products.shape[2]))
+        for layer in set(range(packed.shape[1])) - set(told):
+            weights[layer] = np.linalg.lstsq(products[:, layer], packed[:, layer])[0]
         steps = np.arange(len(shapes.templates))[:, None]
         alive = (np.array([life.first for life in lives]) <= steps) & (steps <= np.array([life.last for life in lives]))
-        arithmetic = cls(shapes, lanes, weights, buffers, constant, limits, alive.astype(np.float64))
+        learnt = weights, buffers, constant, limits, alive.astype(np.float64)
+        arithmetic = cls(shapes, plans[0].batch, target, told, tuple(sources), *learnt)
         expected = np.array([plan.arena.live_bytes + plan.weights_bytes for plan in plans[-_CHECKS:]], dtype=np.float64)
         if not np.allclose(arithmetic(widths[-_CHECKS:]), expected, rtol=0.01):
             raise TraceError("the network's memory is no sum over its channels: it cannot be predicted")
@@ -100,16 +121,61 @@ class MemoryArithmetic:
 
     def __call__(self, widths: npt.ArrayLike) -> FloatArray:
         """``(n,)`` bytes of packed weights and of what lives at once, of ``(n, G)`` widths."""
-        products = _products(self.shapes(widths), self.lanes)
-        total: FloatArray = self.live(widths) + np.einsum("nlk,lk->n", products, self.weights)
+        channels = self.shapes(widths)
+        total: FloatArray = self.live(widths)
+        if len(self.told) < len(self.shapes.templates):
+            total = total + np.einsum("nlk,lk->n", _products(channels, self.target.lanes), self.weights)
+        for step in self.told:
+            total = total + self._bytes(channels, step, lambda usage: sum(usage.parameters))
         return total
 
     def live(self, widths: npt.ArrayLike) -> FloatArray:
         """``(n,)`` most bytes of buffers that live at once, of ``(n, G)`` widths."""
-        counts = _counts(self.shapes(widths), self.lanes)
+        channels = self.shapes(widths)
+        counts = _counts(channels, self.target.lanes)
         sizes = np.minimum(counts @ self.buffers.T, self.limits) + self.constant
+        for index, source in enumerate(self.sources):
+            if source:
+                step, part = source
+                sizes[:, index] = self._bytes(channels, step, functools.partial(_floats, part=part, batch=self.batch))
         live: FloatArray = (sizes @ self.alive.T).max(axis=1)
         return live
+
+    def _bytes(self, channels: NetworkShapes, step: int, floats_of: Callable[[Usage], int]) -> FloatArray:
+        """``(n,)`` bytes of something that a call has; each pair of widths is looked at once."""
+        c_in, c_out = channels.in_channels[:, step], channels.out_channels[:, step]
+        beyond = int(c_out.max(initial=0)) + 1
+        pairs, places = np.unique(c_in * beyond + c_out, return_inverse=True)
+        found = [floats_of(self._usage(step, int(pair) // beyond, int(pair) % beyond)) for pair in pairs]
+        return FLOAT_BYTES * np.asarray(found, dtype=np.float64)[places]
+
+    @functools.cached_property
+    def _usage(self) -> Callable[[int, int, int], Usage]:
+        """Kernel of a call at its channel counts."""
+
+        @functools.lru_cache(_KEPT)
+        def usage(step: int, in_channels: int, out_channels: int) -> Usage:
+            return specify(self.shapes.templates[step].with_channels(in_channels, out_channels), self.target)
+
+        return usage
+
+
+def _is_told(plans: Sequence[Plan], step: int, target: CpuTarget) -> bool:
+    """Whether a call's layer tells its kernel."""
+    calls = [plan.calls[step] for plan in plans]
+    return calls[0].shape.op in FAMILIES and all(specify(call.shape, target) == call.usage for call in calls)
+
+
+def _source(plans: Sequence[Plan], name: str, step: int) -> tuple[int, int] | None:
+    """What a buffer is of the call that first has it; None if its size is another than the kernel's."""
+    part = int(name.rpartition(".")[2]) if name.startswith(f"{step}.") else -1
+    sizes = ((_floats(plan.calls[step].usage, part, plan.batch), plan.lives[name].size_bytes) for plan in plans)
+    return (step, part) if all(floats * FLOAT_BYTES == size for floats, size in sizes) else None
+
+
+def _floats(usage: Usage, part: int, batch: int) -> int:
+    """Float32 values of a kernel's scratch, or of its output, of the whole batch, if ``part`` is -1."""
+    return usage.outputs[0] * (1 if usage.whole_batch else batch) if part < 0 else usage.scratch[part]
 
 
 def _blocks(channels: npt.NDArray[np.int64], lanes: int) -> npt.NDArray[np.int64]:

@@ -84,7 +84,7 @@ class DenseTile(Kernel):
                 for step in range(steps):
                     total = total + sums[step * group + g]
                 sums[g] = total + added[base + g * lanes] if self.add else total
-            sums.apply(lambda value: activate(value, self.activation), group)
+            sums.apply(lambda value: activate(value, self.activation), *range(group))
             for g in range(group):
                 result[base + g * lanes] = sums[g]
 

@@ -83,6 +83,10 @@ class Vectors:
     def __setitem__(self, offset: Any, value: Any) -> None:
         T.buffer_store(self._buffer, value, [T.ramp(offset, 1, self._lanes)])
 
+    def clear(self, offset: Any) -> None:
+        """Set a vector to zero."""
+        self[offset] = self.zeros()
+
     def prefetch(self, offset: Any) -> None:
         """Ask for the cache line at ``offset``; it may lie beyond the buffer."""
         T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(self._buffer[offset]), 0, 2, 1))
@@ -91,9 +95,24 @@ class Vectors:
         """One value in every lane."""
         return T.broadcast(self._buffer[offset], self._lanes)
 
+    def zeros(self) -> Any:
+        """A vector of zeros."""
+        return T.broadcast(ZERO, self._lanes)
+
     def spread_lane(self, vector: Any, lane: int) -> Any:
         """One value of a vector in every lane."""
         return T.broadcast(tirx.Shuffle([vector], [tirx.const(lane, "int32")]), self._lanes)
+
+
+def transposed(rows: Sequence[Any]) -> Sequence[Any]:
+    """Columns of a square of vectors: its two halves are interleaved row by row, as often as halving leads to one."""
+    lanes = len(rows)
+    low = [index // 2 + index % 2 * lanes for index in range(lanes)]
+    high = [index + lanes // 2 for index in low]
+    for _ in range(lanes.bit_length() - 1):
+        pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+        rows = [bind(tirx.Shuffle(list(pair), picks)) for pair in pairs for picks in (low, high)]
+    return rows
 
 
 class Sums:
@@ -111,9 +130,9 @@ class Sums:
     def __setitem__(self, index: int, value: Any) -> None:
         self._vectors[index * self._lanes] = value
 
-    def apply(self, function: Callable[[Any], Any], count: int | None = None) -> None:
-        """Replace the values of the first ``count`` vectors, or of all, by ``function`` of them."""
-        for index in range(count or self._count):
+    def apply(self, function: Callable[[Any], Any], *indices: int) -> None:
+        """Replace the values of some vectors, or of all, by ``function`` of them."""
+        for index in indices or range(self._count):
             with T.vectorized(0, self._lanes) as lane:
                 place = index * self._lanes + lane
                 T.buffer_store(self._buffer, function(self._buffer[place]), [place])

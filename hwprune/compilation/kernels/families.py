@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hwprune.compilation.kernels import (
-    conv,
     dense,
     depthwise,
     elementwise,
     grouped,
     layout,
     moving,
+    narrow,
     normalize,
     pool,
     resample,
@@ -21,12 +21,13 @@ from hwprune.compilation.kernels.kernel import Usage
 from hwprune.compilation.targets import CpuTarget
 from hwprune.errors import CompileError
 from latency_models.shapes import LayerShape
+from latency_models.stairs import few_layout
 
 #: Part of every kernel's cache key and of every measurement's conditions: raise it when a kernel or schedule changes.
-SCHEDULE_VERSION = "3"
+SCHEDULE_VERSION = "4"
 
 FAMILIES: dict[str, Callable[[LayerShape, CpuTarget], Usage]] = {
-    "conv2d": conv.specify,
+    "conv2d": narrow.specify,
     "conv2d_grouped": grouped.specify,
     "conv2d_transposed": transposed.specify,
     "depthwise": depthwise.specify,
@@ -52,6 +53,6 @@ def specify(shape: LayerShape, target: CpuTarget) -> Usage:
     """
     if shape.op not in FAMILIES:
         raise CompileError(f"no kernel for {shape.op!r}: known are {', '.join(sorted(FAMILIES))}")
-    if shape.layout.rsplit("-", 1)[-1] not in (target.layout, "nchw"):
+    if shape.layout.rsplit("-", 1)[-1] not in (target.layout, few_layout(target.lanes), "nchw"):
         raise CompileError(f"layer in layout {shape.layout} for {target.name}: trace it for this target")
     return FAMILIES[shape.op](shape, target)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from hwprune.compilation.kernels.explicit import transposed
 from hwprune.compilation.kernels.tensor import activate
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class _Code:
                         pixels[lane * lanes] = self._pixel(
                             chunk * kernel.chunk + block, y, x, (phase, tap), group * lanes + lane
                         )
-                    for lane, value in enumerate(_transposed([pixels[lane * lanes] for lane in range(lanes)])):
+                    for lane, value in enumerate(transposed([pixels[lane * lanes] for lane in range(lanes)])):
                         plane = ((block * lanes + lane) * len(kernel.phases) + number) * taps_x + tap
                         self.arrays["planes"][plane * kernel.plane + group * lanes] = value
 
@@ -161,7 +161,7 @@ class _Code:
         sums, out, residual = self.arrays["sums"], self.arrays["out"].buffer, self.arrays.get("residual")
         channels = [T.Bind(sums[((block * lanes + lane) * kernel.vectors + group) * lanes]) for lane in range(lanes)]
         turned = self._local(lanes)
-        for pixel, value in enumerate(_transposed(channels)):
+        for pixel, value in enumerate(transposed(channels)):
             turned[pixel * lanes] = value
         with T.serial(0, count) as pixel:
             place = T.Bind((block * (height * width) + first + group * lanes + pixel) * lanes)
@@ -169,14 +169,3 @@ class _Code:
                 value = turned.buffer[pixel * lanes + lane]
                 value = value + residual.buffer[place + lane] if residual else value
                 T.buffer_store(out, activate(value, kernel.activation), [place + lane])
-
-
-def _transposed(rows: Sequence[Any]) -> Sequence[Any]:
-    """Columns of a square of vectors: its two halves are interleaved row by row, as often as halving leads to one."""
-    lanes = len(rows)
-    low = [index // 2 + index % 2 * lanes for index in range(lanes)]
-    high = [index + lanes // 2 for index in low]
-    for _ in range(lanes.bit_length() - 1):
-        pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
-        rows = [T.Bind(T.Shuffle(list(pair), picks)) for pair in pairs for picks in (low, high)]
-    return rows

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from latency_models.features import activation_bytes, macs, padded, weight_bytes, widths
+from latency_models.features import activation_bytes, macs, weight_bytes, widths
 from latency_models.kernel_table import KernelTable, KernelTime
 from latency_models.shapes import LayerShape, NetworkShapes
+from latency_models.stairs import padded
 
 LANES = 16
 

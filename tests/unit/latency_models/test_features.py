@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,11 +10,11 @@ from latency_models.features import (
     features,
     macs,
     output_size,
-    padded,
     template_features,
     weight_bytes,
 )
 from latency_models.shapes import LayerShape
+from latency_models.stairs import Stair, finest, out_step, padded
 
 CONV = LayerShape("conv2d", 16, 33, 32, 32, (3, 3), (2, 2), (1, 1), epilogue="add+relu")
 
@@ -73,3 +75,20 @@ def test_padding_reaches_the_next_whole_block(channels, step):
     result = int(padded(np.array([channels]), step)[0])
     assert result % step == 0
     assert 0 <= result - channels < step
+
+
+def test_few_channels_have_finer_steps_than_many():
+    stair = Stair.of(16)
+    channels = np.array([1, 2, 3, 11, 12, 13, 16, 17])
+    assert padded(channels, stair).tolist() == [2, 2, 4, 12, 12, 16, 16, 32]
+    assert [finest(step) for step in (stair, 16)] == [2, 16]
+
+
+def test_a_layout_tells_the_step_of_its_output():
+    for layout, step in (
+        ("nchw16c", 16),
+        ("nchw16c-few16c", Stair.of(16)),
+        ("few16c", Stair.of(16)),
+        ("few16c-nchw16c", 16),
+    ):
+        assert out_step(replace(CONV, layout=layout), 16) == step

@@ -3,13 +3,15 @@ import itertools
 import numpy as np
 import pytest
 
+from latency_models.stairs import Stair, padded
 from latency_models.surface import fit_surface
 
-STEPS = [(1, 16), (1, 1), (16, 1), (16, 16)]
+FEW = Stair.of(16)
+STEPS = [(1, 16), (1, 1), (16, 1), (16, 16), (1, FEW)]
 
 
 def stairs(c_in, c_out, in_step=1, out_step=16):
-    u, v = -(-c_in // in_step) * in_step, -(-c_out // out_step) * out_step
+    u, v = padded(c_in, in_step), padded(c_out, out_step)
     return 1e-3 + 2e-5 * u + 3e-5 * v + 4e-6 * u * v
 
 
@@ -21,7 +23,7 @@ def fitted(points, latency_ms, steps=STEPS, spread_ms=None):
     return fit_surface(points, latency_ms, np.zeros(len(points)) if spread_ms is None else spread_ms, steps)
 
 
-POINTS = grid([4, 20, 37, 64], [3, 16, 17, 40, 64])
+POINTS = grid([4, 20, 37, 64], [3, 8, 16, 17, 40, 64])
 ELSEWHERE = grid([8, 29, 50], [10, 33, 47, 60])
 
 

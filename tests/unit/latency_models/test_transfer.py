@@ -11,7 +11,7 @@ from latency_models.evaluation import scores
 from latency_models.features import macs, widths
 from latency_models.network_model import LatencyModel
 from latency_models.sampling import plan_profile, ranges_of
-from latency_models.transfer import as_on, transfer
+from latency_models.transfer import as_on, on_lanes, transfer
 
 
 def elsewhere_ms(layers):
@@ -88,6 +88,16 @@ def test_kernels_move_to_the_tops_of_their_stairs(known):
     for shape in table:
         assert shape.layout == "nchw8c"
         assert shape.out_channels % steps[with_lanes(shape.template, LANES)] == 0
+
+
+def test_few_channels_are_known_of_devices_that_keep_them_in_blocks(known):
+    (template, *_) = known.table.by_template()
+    few = replace(template, layout="nchw16c-few16c")
+    table = as_on(known, 16, [few])
+    assert {shape.template for shape in table if shape.template.height == few.height} >= {few}
+    assert on_lanes(few, 4).layout == "nchw4c"
+    assert on_lanes(replace(few, layout="few16c-nchw16c"), 8).layout == "nchw8c"
+    assert on_lanes(replace(few, layout="nchw-few16c"), 8).layout == "nchw-nchw8c"
 
 
 def test_nothing_known_is_nothing_to_transfer(known, networks):

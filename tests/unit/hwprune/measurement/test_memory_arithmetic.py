@@ -32,14 +32,12 @@ class Pruned:
 
     def learn(self) -> MemoryArithmetic:
         shapes = ShapeArithmetic.learn(lambda widths: self.graph.shapes(self.module(widths)), self.groups.sizes)
-        return MemoryArithmetic.learn(
-            lambda widths: self.graph.plan(self.module(widths)), shapes, self.graph.target.lanes
-        )
+        return MemoryArithmetic.learn(lambda widths: self.graph.plan(self.module(widths)), shapes, self.graph.target)
 
 
-@pytest.mark.parametrize(("lanes", "prune_residual"), [(16, False), (4, True)])
-def test_predicted_bytes_are_those_of_the_plan_at_random_widths(lanes: int, prune_residual: bool):
-    pruned = Pruned({"name": "resnet_cifar", "depth": 8}, 16, lanes, prune_residual)
+@pytest.mark.parametrize(("size", "lanes", "prune_residual"), [(16, 16, False), (32, 16, True), (16, 4, True)])
+def test_predicted_bytes_are_those_of_the_plan_at_random_widths(size: int, lanes: int, prune_residual: bool):
+    pruned = Pruned({"name": "resnet_cifar", "depth": 8}, size, lanes, prune_residual)
     arithmetic = pruned.learn()
     generator = np.random.default_rng(7)
     widths = generator.integers(1, pruned.groups.sizes + 1, size=(12, len(pruned.groups)))
@@ -73,4 +71,4 @@ def test_buffers_that_come_and_go_with_the_widths_are_refused():
         return plan
 
     with pytest.raises(TraceError, match="come and go"):
-        MemoryArithmetic.learn(plan_at, shapes, 16)
+        MemoryArithmetic.learn(plan_at, shapes, pruned.graph.target)

@@ -70,7 +70,7 @@ def test_arithmetic_knows_what_the_compiler_plans(name, lanes):
 
     shapes = ShapeArithmetic.learn(lambda widths: [call.shape for call in plan_at(widths).calls], groups.sizes)
     assert not any(template.op.startswith("fallback") for template in shapes.templates)
-    memory = MemoryArithmetic.learn(plan_at, shapes, lanes)
+    memory = MemoryArithmetic.learn(plan_at, shapes, graph.target)
     widths = np.random.default_rng(1).integers(1, np.asarray(groups.sizes) + 1)
     plan = plan_at(widths)
     assert list(shapes([widths]).row(0)) == [call.shape for call in plan.calls]
