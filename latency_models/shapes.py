@@ -30,7 +30,8 @@ class LayerShape:
         group_channels: input channels that each output of a grouped convolution sees; 0 where it sees all
             (``depthwise`` is a family of its own). Pruning removes whole groups, so that these stay.
         epilogue: what is fused behind it, in order, joined by ``+``: ``""``, ``relu``, ``add+relu``, ...
-        layout: ``nchw`` or ``nchw16c`` (channels in blocks of 16).
+        layout: ``nchw``, ``nchw16c`` (channels in blocks of 16) or ``few16c`` (``nchw`` where they are few, else
+            blocks); ``nchw-nchw16c`` where input and output differ.
         batch: images a call.
         out_size: output height and width where they do not follow from the window (resize, transposed convolution,
             pooling whose last window hangs over); (0, 0) where they do.
