@@ -168,12 +168,19 @@ def _tune(setting: Setting, network: str) -> None:
             continue
         bench = Workbench.open(problem)
         module = bench.inherit(PruningPlan.from_dict(told["plan"]))
+        checkpoint = training.Checkpoint(setting.runs / f"speedup-{network}-{name}" / f"{side}.checkpoint")
         with setting.console.progress(problem.finetune.epochs, f"fine-tuning {network} {name} {side}") as steps:
             training.finetune(
-                module, bench.task, settings(problem), teacher=bench.dense, progress=lambda _: steps.advance()
+                module,
+                bench.task,
+                settings(problem),
+                teacher=bench.dense,
+                progress=lambda _: steps.advance(),
+                checkpoint=checkpoint,
             )
         test = bench.task.evaluate(module.eval(), "test", dtype=bench.dtype)
         _add(network, name, side, {**told, "test": test, "epochs": problem.finetune.epochs})
+        checkpoint.remove()
 
 
 def _measure(setting: Setting, network: str) -> None:

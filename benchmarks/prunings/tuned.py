@@ -20,13 +20,20 @@ def finetune_one(setting: Setting, network: str, entry: Entry, name: str) -> dic
     plan = PruningPlan.from_dict(told["plan"])
     module = bench.slicer.cut(plan)
     training.load_weights(module, folder / f"{name}.safetensors")
+    checkpoint = training.Checkpoint(folder / f"{name}.checkpoint")
     with (
         training.held_zeros(module, bench.slicer.weight_masks(plan)),
         setting.console.progress(problem.finetune.epochs, f"fine-tuning {network} {entry.name} {name}") as steps,
     ):
         training.finetune(
-            module, bench.task, settings(problem), teacher=bench.dense, progress=lambda epoch: steps.advance()
+            module,
+            bench.task,
+            settings(problem),
+            teacher=bench.dense,
+            progress=lambda _: steps.advance(),
+            checkpoint=checkpoint,
         )
+    checkpoint.remove()
     module.eval()
     return {
         "val_error_inherited": told["row"]["error"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ Bits = npt.NDArray[np.bool_]
 Packed = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 FloatRow = npt.NDArray[np.float32]
-Importance = Literal["magnitude_rank", "global_rank", "taylor", "uniform"]
+Importance = Literal["magnitude_rank", "global_rank", "lamp", "taylor", "uniform"]
 
 #: Training images that the gradients of ``taylor`` are taken on.
 _TAYLOR_IMAGES = 512
@@ -98,16 +99,30 @@ class MaskSpace:
         """``(size,)`` weights that lie above ``(n_var,)`` thresholds, each given as a quantile in [0, 1)."""
         return np.asarray(self._ranks > np.repeat(quantiles.astype(np.float32), self._lengths))
 
+    def equal(self, dropped: FloatArray) -> FloatArray:
+        """``(n, n_var)`` quantiles that drop ``(n,)`` shares of the weights, the same in every piece."""
+        return np.repeat(dropped[:, None], self.n_var, axis=1)
+
+    def one_threshold(self, dropped: FloatArray) -> FloatArray:
+        """``(n, n_var)`` quantiles that drop ``(n,)`` shares of the weights by one magnitude for all pieces."""
+        thresholds = np.quantile(self.magnitudes, dropped)
+        ends = np.cumsum(self._lengths)
+        pieces = [np.sort(piece) for piece in np.split(self.magnitudes, ends[:-1])]
+        return np.stack([np.searchsorted(piece, thresholds) / len(piece) for piece in pieces], axis=1)
+
     def importance(self, kind: Importance) -> FloatRow:
         """``(size,)`` importance of every weight in (0, 1].
 
         Args:
             kind: ``magnitude_rank`` for the rank of its magnitude inside its layer; ``global_rank`` for that among all
-                weights; ``taylor`` for the rank among all weights of what the loss is expected to change by without
-                it; ``uniform`` makes all weights alike.
+                weights; ``lamp`` for the rank among all weights of its magnitude times the root of its LAMP score, by
+                which weights count less in layers that keep many large ones; ``taylor`` for the rank among all weights
+                of what the loss is expected to change by without it; ``uniform`` makes all weights alike.
         """
         if kind == "uniform":
             return np.full(self.size, 0.5, np.float32)
+        if kind == "lamp":
+            return _ranks(self.magnitudes * np.sqrt(self._lamp_scores()), [self.size])
         if kind == "taylor":
             return _ranks(self.magnitudes * self._gradients(), [self.size])
         return _ranks(self.magnitudes, [self.size] if kind == "global_rank" else np.diff(self._layout.starts))
@@ -118,6 +133,17 @@ class MaskSpace:
             return self._dense
         kept = self._occupied(bits) if self.removes_empty else self._dense.kept
         return PruningPlan(kept, self._layout.pack(bits))
+
+    def _lamp_scores(self) -> FloatRow:
+        """``(size,)`` squares of weights, each divided by the sum of those in its layer that are no smaller.
+
+        Lee, Park, Mo, Ahn, Shin: Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021, equation 1.
+        """
+        squares = self.magnitudes.astype(np.float64) ** 2
+        for start, stop in itertools.pairwise(self._layout.starts):
+            order = start + np.argsort(-squares[start:stop], kind="stable")
+            squares[order] /= np.maximum(np.cumsum(squares[order]), 1e-300)
+        return squares.astype(np.float32)
 
     def _gradients(self) -> FloatRow:
         """``(size,)`` sizes of the loss's gradient by every weight, mean over a few training batches."""

@@ -66,7 +66,9 @@ class Settings(MethodSettings):
             ``empty_filters`` also removes filters of which no weight is left.
         threshold: what has a threshold of its own, a layer or a filter.
         q_max: largest share of a layer's weights that a threshold drops.
-        line_sigma: spread of the random starts round equal thresholds.
+        starts: lines along which phase 1 starts: ``equal`` quantiles in all layers, or those of ``one_threshold`` for
+            the magnitudes of all weights.
+        line_sigma: spread of the random starts round these lines.
         coarse_share: share of the budget that phase 1 gets where its generations are not set; 1 for phase 1 alone, 0
             for a flat search over all weights.
         pop_coarse: individuals of phase 1; none for 40, or less where the budget is small.
@@ -97,6 +99,7 @@ class Settings(MethodSettings):
     map_to_kernels: Literal["sparse", "empty_filters"] = "sparse"
     threshold: Literal["per_layer", "per_filter"] = "per_layer"
     q_max: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    starts: Literal["equal", "one_threshold"] = "equal"
     line_sigma: Annotated[float, Field(ge=0)] = 0.1
     coarse_share: Share = 0.5
     pop_coarse: Population | None = None
@@ -194,7 +197,7 @@ class Hierarchical:
         settings, random_state = self.settings, context.random_state
         pop_size = _population(settings.pop_coarse, share)
         last = context.spent - 1 + share if settings.gen_coarse is None else None
-        genomes = self._lines(pop_size, space.n_var, random_state)
+        genomes = self._lines(pop_size, space, random_state)
         rows = np.empty(0, np.int64)
         generation = idle = 0
         while settings.gen_coarse is None or generation <= settings.gen_coarse:
@@ -212,15 +215,16 @@ class Hierarchical:
             generation += 1
         return generation
 
-    def _lines(self, n: int, n_var: int, random_state: np.random.Generator) -> FloatArray:
-        """``(n, n_var)`` starts: equal thresholds, and others round them (step 1)."""
+    def _lines(self, n: int, space: MaskSpace, random_state: np.random.Generator) -> FloatArray:
+        """``(n, n_var)`` starts: along lines from the dense network, and others round them (step 1)."""
         settings = self.settings
-        uniform = max(1, n // 3)
-        q = np.minimum(np.linspace(0, 0.9, n - uniform), settings.q_max)
-        scattered = q[:, None] + random_state.normal(0, settings.line_sigma, (n - uniform, n_var))
+        along = max(1, n // 3)
+        quantiles = space.one_threshold if settings.starts == "one_threshold" else space.equal
+        around = quantiles(np.linspace(0, 0.9, n - along))
+        scattered = around + random_state.normal(0, settings.line_sigma, around.shape)
         # The dense network has been evaluated already: the lines begin one step below it.
-        lines = np.minimum(np.linspace(0, 0.9, uniform + 1)[1:], settings.q_max)[:, None] * np.ones(n_var)
-        return np.vstack([lines, np.clip(scattered, 0, settings.q_max)])
+        lines = quantiles(np.linspace(0, 0.9, along + 1)[1:])
+        return np.clip(np.vstack([lines, scattered]), 0, settings.q_max)
 
     def _evaluate_thresholds(
         self, context: SearchContext, space: MaskSpace, genomes: FloatArray, generation: int
