@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from hwprune.training import load_weights
 from latency_models.network_model import LatencyModel
 
 DATA = Path(__file__).resolve().parents[1] / "data"
+#: A list of nothing but numbers, over as many lines as it has.
+NUMBERS = re.compile(r"\[\s[-+.\deE,\s]+\]")
 #: Networks that are measured in turns, the dense one among them, before results are written.
 TURN = 24
 #: Turns that a network is measured in at most, until a measurement can be trusted.
@@ -128,10 +131,11 @@ def key_of(widths: Iterable[int]) -> str:
 
 
 def write_json(path: Path, told: Any, *, indent: int | None = 1) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; a list of numbers is one line of it."""
     path.parent.mkdir(exist_ok=True)
     draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(told, indent=indent, sort_keys=True) + "\n")
+    text = json.dumps(told, indent=indent, sort_keys=True)
+    draft.write_text(NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
     draft.replace(path)
 
 
