@@ -10,7 +10,7 @@ from latency_models.shapes import IntArray, LayerShape
 
 #: Fewest lanes of a vector where few output channels have kernels of their own; these compute channels in steps of so
 #: many parts of a block, and there are so many steps.
-FEW_LANES_MIN, FEW_PARTS, FEW_STEPS = 16, 8, 6
+FEW_LANES_MIN, FEW_PARTS, FEW_STEPS = 8, 8, 6
 
 
 @dataclass(frozen=True)

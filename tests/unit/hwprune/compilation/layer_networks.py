@@ -1,5 +1,7 @@
 """Small networks that between them use every family of kernels, with channel counts that fill no vector."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,6 +34,21 @@ class Elementwise(nn.Module):
         y = F.relu(self.second(y) + y)
         y = y * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(y, 1)))
         return F.hardswish(y) + F.gelu(y) - torch.tanh(y)
+
+
+class FewChannels(nn.Module):
+    """Few channels between convolutions, and in a value that others read, too."""
+
+    def __init__(self):
+        super().__init__()
+        widths = (3, 5, 20, 3, 9)
+        self.convolutions = nn.ModuleList(nn.Conv2d(*pair, 3, 1, 1) for pair in itertools.pairwise(widths))
+        self.last = nn.Conv2d(9, 2, 3, 1, 1)
+
+    def forward(self, x):
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        return self.last(F.max_pool2d(x, 3, 1, 1))
 
 
 class Resized(nn.Module):
@@ -104,6 +121,7 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Conv2d(3, 13, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(13, 5)),
         (1, 3, 12, 10),
     ),
+    "few_channels": (FewChannels, (1, 3, 10, 30)),
     "resize": (Resized, (1, 3, 6, 7)),
     "softmax": (Classified, (1, 3, 6, 7)),
     "concatenation": (Concatenated, (1, 3, 8, 9)),

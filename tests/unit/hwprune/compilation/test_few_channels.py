@@ -17,11 +17,12 @@ from hwprune.compilation.targets import VECTOR_UNITS, CpuTarget, host_target
 from hwprune.compilation.verify import verify
 from hwprune.measurement.plans import PlanArithmetic
 from hwprune.measurement.shapes import ShapeArithmetic
-from latency_models.stairs import FEW_LANES_MIN
+from latency_models.stairs import FEW_LANES_MIN, Stair
 
 needs_wide_vectors = pytest.mark.skipif(
     host_target().lanes < FEW_LANES_MIN, reason=f"this processor's vectors have fewer than {FEW_LANES_MIN} lanes"
 )
+LANES, FEW = host_target().lanes, Stair.of(host_target().lanes).few
 WIDE = CpuTarget("skylake-avx512", VECTOR_UNITS[0])
 
 
@@ -69,10 +70,10 @@ def kernels(plan):
 @pytest.mark.parametrize("widths", [(1, 2), (3, 11), (12, 12), (5, 13), (13, 5), (16, 16)], ids=str)
 def test_any_number_of_few_channels(compiler, widths):
     plan = agrees(compiler, Chain(widths=widths), 1, 3, 16, 32)
-    expected = [NarrowConv if width <= 12 else Conv for width in widths]
+    expected = [NarrowConv if width <= FEW else Conv for width in widths]
     assert kernels(plan) == [Conv, *expected, Conv, Conv]
     assert [call.shape.layout for call in plan.calls[1:5]] == [
-        "nchw16c-few16c", "few16c", "few16c-nchw16c", "few16c-nchw16c",
+        f"nchw{LANES}c-few{LANES}c", f"few{LANES}c", f"few{LANES}c-nchw{LANES}c", f"few{LANES}c-nchw{LANES}c",
     ]  # fmt: skip
 
 

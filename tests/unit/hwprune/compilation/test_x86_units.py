@@ -14,7 +14,7 @@ from hwprune.compilation.verify import TOLERANCE, verify
 #: LLVM name -> the unit that it must get; computers with AVX-512 run all other tests on that.
 CPUS = {"haswell": "avx2", "nehalem": "sse4.2"}
 #: Families whose blocks of registers hang on the unit are tried on both, the others by turns.
-ON_BOTH = ("conv_1x1", "conv_3x3", "conv_strided", "conv_plain", "depthwise", "dense", "elementwise")
+ON_BOTH = ("conv_1x1", "conv_3x3", "conv_strided", "conv_plain", "few_channels", "depthwise", "dense", "elementwise")
 FAMILIES = sorted({*zip(layer_networks.NETWORKS, itertools.cycle(CPUS)), *itertools.product(ON_BOTH, CPUS)})
 
 
