@@ -42,6 +42,7 @@ SWITCHES = {
     "hierarchical, filters": ("hierarchical", {"threshold": "per_filter", "map_to_kernels": "empty_filters"}),
     "hierarchical, flat": ("hierarchical", {"coarse_share": 0.0, "importance": "taylor", "fine_moea": "moead"}),
     "hierarchical, thresholds": ("hierarchical", {"coarse_share": 1.0}),
+    "hierarchical, one threshold": ("hierarchical", {"starts": "one_threshold", "importance": "lamp"}),
     "hierarchical, any objectives": ("hierarchical", {"minimize": "problem", "importance": "uniform", "beta": 0.0}),
 }
 

@@ -9,11 +9,13 @@ finds its promising regions; a binary one over the surviving weights, with impor
 variation, refines them. The numbers in the code are the steps of docs/methods.md.
 
 Choices of this implementation:
-    - A threshold is coded as a quantile, one a layer; ``threshold=per_filter`` has one a filter.
+    - A threshold is coded as a quantile, one a layer; ``threshold=per_filter`` has one a filter. The first ones are the
+      same in all layers, or those of one magnitude (``starts=one_threshold``), and others round them.
     - Both phases are NSGA-II (``fine_moea=moead``: Tchebycheff, in the second).
     - The search of weights runs between two thresholded networks: the densest that loses up to ``heavy_drop_max``
       points and the sparsest that loses up to ``light_drop_max``. What both keep stays, what neither keeps is gone.
     - Importance is the rank of a weight's magnitude in its layer (``importance=global_rank``: among all weights;
+      ``lamp``: among all, of magnitude times the root of its LAMP score;
       ``taylor``: the rank among all weights of magnitude times gradient, the first-order change of the loss, mean over
       training batches).
     - The share of bits that mutation flips falls from ``m_max`` to ``m_min``, faster while the front moves and slower

@@ -87,9 +87,33 @@ def test_hundred_masks_of_resnet_110_need_a_tenth_of_a_gigabyte(generator):
     assert peak_bytes < 100e6
 
 
-def test_importance_by_magnitude_ranks_weights_in_their_layer_or_among_all():
+@pytest.fixture(scope="module")
+def space():
     problem = {"network": {"name": "resnet_cifar", "depth": 8}, "data": {"name": "digits", "size": 8, "channels": 3}}
-    space = MaskSpace(Workbench.open(Problem.model_validate(problem), with_weights=False))
+    return MaskSpace(Workbench.open(Problem.model_validate(problem), with_weights=False))
+
+
+def test_one_threshold_drops_the_smallest_of_all_weights(space):
+    dropped = np.array([0.0, 0.3, 0.9])
+    for share, quantiles in zip(dropped, space.one_threshold(dropped), strict=True):
+        bits = space.decode(quantiles)
+        assert bits.mean() == pytest.approx(1 - share, abs=0.001)
+        if share:
+            assert space.magnitudes[~bits].max() <= space.magnitudes[bits].min() * (1 + 1e-6)
+    assert (space.equal(dropped)[1] == 0.3).all()
+    assert np.ptp(space.one_threshold(dropped)[1]) > 0.1
+
+
+def test_importance_by_lamp_is_that_of_its_definition(space):
+    first = slice(0, 3 * 16 * 9)
+    squares = space.magnitudes[first].astype(np.float64) ** 2
+    scores = np.array([square / squares[squares >= square].sum() for square in squares])
+    expected = np.argsort(space.magnitudes[first] * np.sqrt(scores))
+    found = np.argsort(space.importance("lamp")[first])
+    assert (expected == found).mean() > 0.99  # but for ties of rounding
+
+
+def test_importance_by_magnitude_ranks_weights_in_their_layer_or_among_all(space):
     order = np.argsort(space.magnitudes, kind="stable")
     among_all, in_layer = space.importance("global_rank"), space.importance("magnitude_rank")
     assert np.allclose(among_all[order], np.arange(1, space.size + 1) / space.size)
