@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Without a terminal, one progress line in this time and one at the end.
 LINE_INTERVAL_S = 10.0
+#: Lines that the pace of work is taken from.
+PACE_LINES = 30
 
 _logger = logging.getLogger("hwprune")
 
@@ -107,6 +110,7 @@ class _Lines:
         self._total, self._description = total, description
         self._done, self._note = 0.0, ""
         self._started = self._told = time.monotonic()
+        self._pace = deque([(self._started, 0.0)], PACE_LINES)
 
     def advance(self, steps: float = 1, note: str = "") -> None:
         self._done += steps
@@ -125,9 +129,13 @@ class _Lines:
     def _tell(self) -> None:
         self._told = time.monotonic()
         left = ""
-        if self._total and self._done:
-            seconds = (self._told - self._started) * (self._total - self._done) / self._done
+        since, before = self._pace[0]
+        if self._total and self._done > before:
+            seconds = (self._told - since) * (self._total - self._done) / (self._done - before)
             left = f", {format_duration(max(seconds, 0))} left"
+        if before == 0:
+            self._pace.clear()  # what was done before an interruption is counted at once, and says nothing of the pace
+        self._pace.append((self._told, self._done))
         _logger.info("%s: %s%s%s", self._description, self._count(), left, self._suffix())
 
     def _count(self) -> str:

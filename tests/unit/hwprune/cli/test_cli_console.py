@@ -46,6 +46,22 @@ def test_long_work_says_now_and_then_how_much_is_left(
     assert capsys.readouterr().err == "measuring: 2/4, 12 s left\nmeasuring: 2/4 in 30 s\n"
 
 
+def test_work_that_was_done_before_is_soon_forgotten_in_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 0.1, 20.0, 20.0, 40.0, 40.0, 60.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with Console(terminal=False).progress(200, "searching") as steps:
+        steps.advance(100)
+        steps.advance(1)
+        steps.advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "searching: 101/200, 20 s left",
+        "searching: 102/200, 32 min 40 s left",
+        "searching: 102/200 in 1 min 00 s",
+    ]
+
+
 def test_live_view_is_no_part_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     with Console(terminal=False).progress(1, "searching") as steps:
         steps.show(["hypervolume 0.1", "2 s left"])
