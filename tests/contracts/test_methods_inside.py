@@ -58,6 +58,13 @@ def test_every_switch_finds_networks_that_are_smaller(switches: str) -> None:
     assert min(found.objectives[cost] for found in front) < dense[cost]
 
 
+@pytest.mark.parametrize("density_min", [0.02, 0.3])
+def test_first_thresholds_end_where_they_are_told_to(density_min: float) -> None:
+    settings = {"q_max": 0.99, "line_sigma": 0.0, "density_min": density_min, "gen_coarse": 0, "gen_fine": 0}
+    archive, _ = searched("hierarchical", settings, 60)
+    assert archive.values("density").min() == pytest.approx(density_min, abs=0.05)  # a layer has few weights here
+
+
 @pytest.mark.parametrize("name", ["smoea", "emo_dir"])
 def test_a_budget_that_is_too_small_is_said(name: str) -> None:
     archive, context = searched(name, {}, 2)

@@ -70,6 +70,7 @@ class Settings(MethodSettings):
         q_max: largest share of a layer's weights that a threshold drops.
         starts: lines along which phase 1 starts: ``equal`` quantiles in all layers, or those of ``one_threshold`` for
             the magnitudes of all weights.
+        density_min: share of the weights that these lines end at.
         line_sigma: spread of the random starts round these lines.
         coarse_share: share of the budget that phase 1 gets where its generations are not set; 1 for phase 1 alone, 0
             for a flat search over all weights.
@@ -102,6 +103,7 @@ class Settings(MethodSettings):
     threshold: Literal["per_layer", "per_filter"] = "per_layer"
     q_max: Annotated[float, Field(gt=0, lt=1)] = 0.95
     starts: Literal["equal", "one_threshold"] = "equal"
+    density_min: Annotated[float, Field(gt=0, lt=1)] = 0.1
     line_sigma: Annotated[float, Field(ge=0)] = 0.1
     coarse_share: Share = 0.5
     pop_coarse: Population | None = None
@@ -222,10 +224,11 @@ class Hierarchical:
         settings = self.settings
         along = max(1, n // 3)
         quantiles = space.one_threshold if settings.starts == "one_threshold" else space.equal
-        around = quantiles(np.linspace(0, 0.9, n - along))
+        last = 1 - settings.density_min
+        around = quantiles(np.linspace(0, last, n - along))
         scattered = around + random_state.normal(0, settings.line_sigma, around.shape)
         # The dense network has been evaluated already: the lines begin one step below it.
-        lines = quantiles(np.linspace(0, 0.9, along + 1)[1:])
+        lines = quantiles(np.linspace(0, last, along + 1)[1:])
         return np.clip(np.vstack([lines, scattered]), 0, settings.q_max)
 
     def _evaluate_thresholds(
