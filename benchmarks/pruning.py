@@ -18,9 +18,8 @@ weights that of error and density below (1, 1).
 and compares it with the dense network trained for twenty more.
 
 Everything is kept in ``results/pruning.json`` as soon as it is there, and is never done again: an interrupted call is
-repeated as it was (``--resume`` says so and changes nothing), and several at a time share the work if they take other
-slices. ``--quick`` runs one method with a fresh seed and a small budget, and checks the committed results for their
-form.
+repeated as it was (``--resume`` says so and changes nothing), and several at a time share the work. ``--quick`` runs
+one method with a fresh seed and a small budget, and checks the committed results for their form.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from typing import Any
 from conditions import print_conditions, print_result
 from prunings import device, options, results, smoea_vgg, tuned
 from prunings.entries import ENTRIES, NETWORKS, Entry
-from prunings.runs import Setting, kept, run_entry
+from prunings.runs import Setting, alone, kept, run_entry
 from prunings.verdicts import lines, malformed, volumes
 from prunings.volumes import hypervolume
 
@@ -106,13 +105,14 @@ def _search(setting: Setting, arguments: argparse.Namespace) -> None:
     wanted = [job for job in _wanted(arguments) if not _is_there(*job)]
     taken_s: dict[str, list[float]] = {}
     for number, (network, entry, seed) in enumerate(wanted):
-        if _is_there(network, entry, seed):  # another process has taken it meanwhile
-            continue
-        print(f"{network} {entry.name} seed {seed}: run {number + 1} of {len(wanted)}", flush=True)
-        started = time.monotonic()
-        record = run_entry(setting, network, entry, seed)
-        with results.adding() as found:
-            found["runs"].setdefault(network, {}).setdefault(entry.name, {})[str(seed)] = record
+        with alone(setting.folder(network, entry, seed)) as is_ours:
+            if not is_ours or _is_there(network, entry, seed):  # another process has taken it meanwhile
+                continue
+            print(f"{network} {entry.name} seed {seed}: run {number + 1} of {len(wanted)}", flush=True)
+            started = time.monotonic()
+            record = run_entry(setting, network, entry, seed)
+            with results.adding() as found:
+                found["runs"].setdefault(network, {}).setdefault(entry.name, {})[str(seed)] = record
         taken_s.setdefault(network, []).append(time.monotonic() - started)
         mean_s = {name: sum(each) / len(each) for name, each in taken_s.items()}
         left_s = sum(mean_s.get(job[0], max(mean_s.values())) for job in wanted[number + 1 :])
@@ -172,13 +172,14 @@ def _measure_kept(setting: Setting, network: str, entry: Entry) -> None:
 
 def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
     for network, entry, seed in _wanted(arguments):
-        record = results.read()["runs"].get(network, {}).get(entry.name, {}).get("0")
-        if seed != 0 or record is None:
+        if seed != 0 or not _is_there(network, entry, 0):
             continue
-        for name in tuned.missing(setting, network, entry, record):
-            told = tuned.finetune_one(setting, network, entry, name)
-            with results.adding() as found:
-                found["runs"][network][entry.name]["0"].setdefault("finetuned", {})[name] = told
+        with alone(setting.folder(network, entry, 0)) as is_ours:
+            for name in tuned.missing(setting, network, entry) if is_ours else ():
+                told, checkpoint = tuned.finetune_one(setting, network, entry, name)
+                with results.adding() as found:
+                    found["runs"][network][entry.name]["0"].setdefault("finetuned", {})[name] = told
+                checkpoint.remove()
 
 
 def _smoea_vgg14(setting: Setting, seeds: int) -> None:

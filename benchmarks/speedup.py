@@ -30,8 +30,8 @@ from prunings import options
 from prunings.device import Profiled, write_json
 from prunings.entries import Entry
 from prunings.runs import Setting, searched
+from prunings.tuned import train_on
 
-from hwprune import training
 from hwprune.cli.console import configure_logging
 from hwprune.compilation.targets import CpuTarget
 from hwprune.config import Problem
@@ -168,17 +168,10 @@ def _tune(setting: Setting, network: str) -> None:
             continue
         bench = Workbench.open(problem)
         module = bench.inherit(PruningPlan.from_dict(told["plan"]))
-        checkpoint = training.Checkpoint(setting.runs / f"speedup-{network}-{name}" / f"{side}.checkpoint")
-        with setting.console.progress(problem.finetune.epochs, f"fine-tuning {network} {name} {side}") as steps:
-            training.finetune(
-                module,
-                bench.task,
-                settings(problem),
-                teacher=bench.dense,
-                progress=lambda _: steps.advance(),
-                checkpoint=checkpoint,
-            )
-        test = bench.task.evaluate(module.eval(), "test", dtype=bench.dtype)
+        path = setting.runs / f"speedup-{network}-{name}" / f"{side}.checkpoint"
+        label = f"fine-tuning {network} {name} {side}"
+        checkpoint = train_on(setting, bench, module, settings(problem), path, label)
+        test = bench.task.evaluate(module, "test", dtype=bench.dtype)
         _add(network, name, side, {**told, "test": test, "epochs": problem.finetune.epochs})
         checkpoint.remove()
 

@@ -5,11 +5,13 @@ No device takes part. What a run returns is measured later, all runs' networks t
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,19 @@ class Setting:
     def folder(self, network: str, entry: Entry, seed: int) -> Path:
         """Where a run keeps what is too large for the results."""
         return self.runs / f"{network}-{entry.name}-{seed}"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Block in which no other process works on a run; whether that is so, or another one does already."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @dataclass

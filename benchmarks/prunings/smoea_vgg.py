@@ -16,6 +16,7 @@ from hwprune.pruning.plan import PruningPlan
 from prunings.device import Profiled, write_json
 from prunings.entries import Entry
 from prunings.runs import Setting, searched
+from prunings.tuned import train_on
 
 #: Share of the parameters that the paper's network has left, and what it lost, in points.
 SHARE, PAPERS_LOSS = 0.1656, 0.28
@@ -90,16 +91,9 @@ def _tuned(setting: Setting, problem: Problem, folder: Path, pruned: dict[str, A
     bench = Workbench.open(problem)
     module = bench.slicer.cut(PruningPlan.from_dict({**pruned["plan"], "weights": ""}))
     training.load_weights(module, folder / "pruned.safetensors")
-    with setting.console.progress(LAST_EPOCHS, "fine-tuning the pruned VGG-14") as steps:
-        training.finetune(
-            module,
-            bench.task,
-            replace(settings(problem), epochs=LAST_EPOCHS),
-            teacher=bench.dense,
-            progress=lambda _: steps.advance(),
-            checkpoint=training.Checkpoint(folder / "tuned.checkpoint"),
-        )
-    return float(bench.task.evaluate(module.eval(), "test"))
+    schedule = replace(settings(problem), epochs=LAST_EPOCHS)
+    train_on(setting, bench, module, schedule, folder / "tuned.checkpoint", "fine-tuning the pruned VGG-14")
+    return float(bench.task.evaluate(module, "test"))
 
 
 def _dense(setting: Setting, problem: Problem, folder: Path) -> float:
