@@ -22,8 +22,9 @@ Choices of this implementation:
     - Members of fronts are trained with a feature constraint where the budget holds it.
     - Impairments are taken to add up (``joint=knapsack``), and schemes that cover the predicted front are evaluated
       whole; what was predicted for them is in the run's journal.
-    - The budget in multiply-adds is shared: ``SEARCH_SHARE`` for the searches, ``RANKING_SHARE`` for impairments, the
-      rest for joint schemes. With tails a search already knows the impairments, and gets their share.
+    - The budget in multiply-adds is shared: ``SEARCH_SHARE`` for the searches, as many evaluations in each,
+      ``RANKING_SHARE`` for impairments, the rest for joint schemes. With tails a search already knows the impairments,
+      and gets their share.
     - ``minimize=published``: error and multiply-adds, whatever the problem's objectives. With ``minimize=problem``,
       latency and others take the place of multiply-adds, by the device's model of the whole network.
 """
@@ -220,16 +221,17 @@ class _Run:
         context, settings = self.context, self.settings
         # Where all impairments come from the searches themselves, these get the share of the ranking.
         share = SEARCH_SHARE + (RANKING_SHARE if all(map(_tells_impairment, judges)) else 0.0)
-        share *= context.passes_left / len(judges)
-        if any(share < EVALUATIONS_MIN * judge.compute(judge.part).total for judge in judges):
+        prices = [judge.compute(judge.part).total for judge in judges]
+        evaluations = share * context.passes_left / sum(prices)
+        if evaluations < EVALUATIONS_MIN:
             raise BudgetExhausted(f"too small to search {len(judges)} sub-networks")
         seeds = context.random_state.integers(2**31, size=len(judges))
         searches = [self._search(judge) for judge in judges]
         works: dict[str, Callable[[], Part]] = {
             f"sub-network {number}": functools.partial(
-                searches[number], judge, passes=share, seed=int(seed), costs=self._costs(judge)
+                searches[number], judge, passes=evaluations * price, seed=int(seed), costs=self._costs(judge)
             )
-            for number, (judge, seed) in enumerate(zip(judges, seeds, strict=True))
+            for number, (judge, price, seed) in enumerate(zip(judges, prices, seeds, strict=True))
         }
         if settings.minimize == "published":
             found = context.parts(works)
