@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--profile", action="store_true", help="make this computer's models; wants a quiet machine")
     kinds.add_argument("--measure", action="store_true", help="measure what was found; wants a quiet machine")
-    kinds.add_argument("--finetune", action="store_true", help="fine-tune three points of each entry's seed 0")
+    kinds.add_argument("--finetune", action="store_true", help="fine-tune three points a method and control, of seed 0")
     kinds.add_argument("--smoea-vgg14", action="store_true", help="SMOEA's own comparison alone; takes hours")
     kinds.add_argument("--quick", action="store_true", help="one small run, and the form of the results")
     return parser.parse_args()
@@ -172,7 +172,7 @@ def _measure_kept(setting: Setting, network: str, entry: Entry) -> None:
 
 def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
     for network, entry, seed in _wanted(arguments):
-        if seed != 0 or not _is_there(network, entry, 0):
+        if seed != 0 or entry.kind == "ablation" or not _is_there(network, entry, 0):
             continue
         with alone(setting.folder(network, entry, 0)) as is_ours:
             for name in tuned.missing(setting, network, entry) if is_ours else ():

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,10 @@ DENSE_PASSES, VAL_IMAGES, BN_IMAGES = 200.0, 1000, 640
 ERROR_SLACK = 0.20
 #: Members of a front that are judged and measured, and how far an error may move when it is judged.
 JUDGED_MAX, JUDGED_ERROR = 40, 0.03
-#: Points of a front that are fine-tuned: the most accurate up to these shares of the dense latency (or parameters).
-FINETUNED_AT = (0.75, 0.5, 0.35)
+#: Points of a front that are fine-tuned: the most accurate up to these shares of the dense latency, which every entry
+#: reaches; of single weights, of the parameters.
+FINETUNED_AT = {"resnet20": (0.9, 0.85, 0.8), "resnet56": (0.9, 0.75, 0.6), "vgg14": (0.75, 0.5, 0.35)}
+WEIGHTS_FINETUNED_AT = (0.75, 0.5, 0.35)
 #: Of the images' pixels, as the weights were trained on.
 PIXELS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -187,7 +189,8 @@ def run_entry(setting: Setting, network: str, entry: Entry, seed: int, passes: f
         for plan, error in zip(plans, _errors(setting, problem, bench, plans, profiled), strict=True)
     ]
     if seed == 0:
-        _keep_some(bench, plans, rows, folder, by_weight=entry.by_weight)
+        shares = WEIGHTS_FINETUNED_AT if entry.by_weight else FINETUNED_AT[network]
+        _keep_some(bench, plans, rows, folder, shares)
     joint = _joint(folder)
     (folder / "archive.jsonl").unlink()
     if seed:
@@ -256,13 +259,12 @@ def _keep_some(
     plans: list[PruningPlan],
     rows: list[dict[str, int | float | str]],
     folder: Path,
-    *,
-    by_weight: bool,
+    shares: Sequence[float],
 ) -> None:
-    """Keep three networks of a front, with the weights that they inherit, to be fine-tuned."""
-    column = "params" if by_weight else "predicted_ms"
+    """Keep some networks of a front, with the weights that they inherit, to be fine-tuned."""
+    column = "predicted_ms" if "predicted_ms" in rows[0] else "params"
     chosen: dict[int, dict[str, Any]] = {}
-    for share in FINETUNED_AT:
+    for share in shares:
         within = [number for number, row in enumerate(rows) if float(row[column]) <= share * float(rows[0][column])]
         if within:
             best = min(within, key=lambda number: rows[number]["error"])

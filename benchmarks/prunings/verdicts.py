@@ -77,6 +77,7 @@ def _against(method: Entry, own: Mapping[str, list[float]]) -> Iterator[str]:
 
 def _details(runs: Mapping[str, Any]) -> Iterator[str]:
     for network, entries in runs.items():
+        tuned: list[Mapping[str, float]] = []
         for name, by_seed in entries.items():
             told = [record["impairments_spearman"] for record in by_seed.values() if "impairments_spearman" in record]
             if told:
@@ -86,14 +87,16 @@ def _details(runs: Mapping[str, Any]) -> Iterator[str]:
                 shares = [value / told_ms["dense"] for key, value in told_ms.items() if key != "dense" and value]
                 kept = ", ".join(f"{share:.3f}" for share in shares)
                 yield f"{network} {name}: measured with sparse kernels, kept networks take of the dense latency {kept}"
-            points = [point for record in by_seed.values() for point in record.get("finetuned", {}).values()]
-            if len(points) >= 3:
-                pairs = np.array([[point["val_error_inherited"], point["val_error"]] for point in points])
-                yield (
-                    f"{network} {name}: rank correlation of in-search and fine-tuned error "
-                    f"{spearmanr(*pairs.T).statistic:.3f} on {len(points)} points; test errors "
-                    + ", ".join(f"{point['test_error']:.4f} at {point['share']:.0%}" for point in points[:3])
-                )
+            if points := by_seed.get("0", {}).get("finetuned", {}).values():
+                tests = ", ".join(f"{point['test_error']:.4f} at {point['share']:.0%}" for point in points)
+                yield f"{network} {name}: test errors after fine-tuning {tests}"
+                tuned += points
+        if len(tuned) >= 3:
+            pairs = np.array([[point["val_error_inherited"], point["val_error"]] for point in tuned])
+            yield (
+                f"{network}: rank correlation of in-search and fine-tuned error {spearmanr(*pairs.T).statistic:.3f} "
+                f"on {len(tuned)} points of all entries"
+            )
 
 
 def malformed(results: Mapping[str, Any]) -> list[str]:
