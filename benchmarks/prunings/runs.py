@@ -45,8 +45,8 @@ DENSE_PASSES, VAL_IMAGES, BN_IMAGES = 200.0, 1000, 640
 ERROR_SLACK = 0.20
 #: Members of a front that are judged and measured, and how far an error may move when it is judged.
 JUDGED_MAX, JUDGED_ERROR = 40, 0.03
-#: Points of a front that are fine-tuned: the most accurate up to these shares of the dense latency, which every entry
-#: reaches; of single weights, of the parameters.
+#: Points of a front that are fine-tuned: the most accurate up to these shares of the dense latency, which nearly every
+#: entry reaches; of single weights, of the parameters.
 FINETUNED_AT = {"resnet20": (0.9, 0.85, 0.8), "resnet56": (0.9, 0.75, 0.6), "vgg14": (0.75, 0.5, 0.35)}
 WEIGHTS_FINETUNED_AT = (0.75, 0.5, 0.35)
 #: Of the images' pixels, as the weights were trained on.
