@@ -32,11 +32,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conditions import print_conditions, print_result
+from conditions import conditions, print_conditions, print_result
 from prunings import device, options, results, smoea_vgg, tuned
 from prunings.entries import ENTRIES, NETWORKS, Entry
-from prunings.runs import Setting, alone, kept, run_entry
-from prunings.verdicts import lines, malformed, volumes
+from prunings.runs import Setting, alone, keep_again, kept, run_entry
+from prunings.verdicts import by_model, lines, malformed, measured, measured_elsewhere
 from prunings.volumes import hypervolume
 
 from hwprune.cli.console import configure_logging
@@ -60,9 +60,9 @@ def main() -> None:
         print(line)
     for each in found["smoea_vgg14"]:
         print("SMOEA on VGG-14:", ", ".join(f"{key} {value}" for key, value in each.items()))
-    measured, by_model = volumes(found)
     controls = [name for name, entry in ENTRIES.items() if entry.kind == "control"]
-    print_result({"hv": measured, "hv_by_model": by_model, "controls": controls})
+    volumes = {"hv": measured(found), "hv_by_model": by_model(found), "hv_elsewhere": measured_elsewhere(found)}
+    print_result({**volumes, "controls": controls})
 
 
 def _do(setting: Setting, arguments: argparse.Namespace) -> None:
@@ -140,18 +140,21 @@ def _is_there(network: str, entry: Entry, seed: int) -> bool:
 
 
 def _measure(setting: Setting, network: str) -> None:
-    """Latencies of all networks that the runs found; of single weights, those of the networks that were kept."""
-    runs = results.read()["runs"].get(network, {})
-    known = results.read()["latency_ms"].get(network, {})
+    """Latencies of all networks that the runs found; of single weights, those of the networks that were kept.
+
+    Each processor has latencies of its own; those of several are never mixed in one hypervolume.
+    """
+    runs, cpu = results.read()["runs"].get(network, {}), conditions()["cpu"]
+    known = results.read()["latency_ms"].get(cpu, {}).get(network, {})
     records = [record for name, by_seed in runs.items() if not ENTRIES[name].by_weight for record in by_seed.values()]
     found = dict.fromkeys(point["widths"] for record in records for point in [record["dense"], *record["points"]])
     wanted = [list(map(int, key.split())) for key in found if key not in known]
-    print(f"{network}: {len(wanted)} networks to measure, {len(known)} are", flush=True)
+    print(f"{network}: {len(wanted)} networks to measure on {cpu}, {len(known)} are", flush=True)
     if wanted:
         with setting.console.progress(len(wanted), f"measuring {network}") as steps:
             for told in device.measured(setting.problem(network), setting.home, setting.console, wanted):
                 with results.adding() as all_results:
-                    all_results["latency_ms"].setdefault(network, {}).update(told)
+                    all_results["latency_ms"].setdefault(cpu, {}).setdefault(network, {}).update(told)
                 steps.advance(len(told) - 1)
     for name in (name for name in runs if ENTRIES[name].by_weight):
         _measure_kept(setting, network, ENTRIES[name])
@@ -167,7 +170,8 @@ def _measure_kept(setting: Setting, network: str, entry: Entry) -> None:
         device.measured_files(setting.problem(network), setting.home, setting.console, list(points.values()))
     )
     with results.adding() as found:
-        found["runs"][network][entry.name]["0"]["latency_ms"] = dict(zip(["dense", *points], latencies, strict=True))
+        told = {"cpu": conditions()["cpu"], **dict(zip(["dense", *points], latencies, strict=True))}
+        found["runs"][network][entry.name]["0"]["latency_ms"] = told
 
 
 def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
@@ -175,7 +179,11 @@ def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
         if seed != 0 or entry.kind == "ablation" or not _is_there(network, entry, 0):
             continue
         with alone(setting.folder(network, entry, 0)) as is_ours:
-            for name in tuned.missing(setting, network, entry) if is_ours else ():
+            if not is_ours:
+                continue
+            if not keep_again(setting, network, entry, results.read()["runs"][network][entry.name]["0"]):
+                print(f"{network} {entry.name}: no networks to fine-tune here; remove its seed 0 and search again")
+            for name in tuned.missing(setting, network, entry):
                 told, checkpoint = tuned.finetune_one(setting, network, entry, name)
                 with results.adding() as found:
                     found["runs"][network][entry.name]["0"].setdefault("finetuned", {})[name] = told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,12 +42,15 @@ class Profiled:
     Attributes:
         target: what it compiles for.
         model: predicts latencies.
+        cpu: name of its processor.
     """
 
     target: CpuTarget
     model: LatencyModel
+    cpu: str
 
     @classmethod
+    @functools.cache
     def read(cls, network: str) -> Profiled:
         """The model of a network.
 
@@ -57,7 +61,8 @@ class Profiled:
         if not path.exists():
             raise SystemExit(f"no {path.name}: run 'python benchmarks/pruning.py --profile --network {network}' first")
         told = json.loads(path.read_text())
-        return cls(CpuTarget.from_dict(told["target"], told["threads"]), LatencyModel.from_json(told["model"]))
+        target = CpuTarget.from_dict(told["target"], told["threads"])
+        return cls(target, LatencyModel.from_json(told["model"]), told["conditions"]["cpu"])
 
 
 def profile(network: str, problem: Problem, home: Home, console: Console) -> None:

@@ -51,6 +51,11 @@ class Entry:
         return (WEIGHT_SEEDS if self.by_weight else SEEDS)[network]
 
     @property
+    def by_widths(self) -> bool:
+        """Whether its networks follow from their widths and the criterion alone."""
+        return self.method in ("hamp", "nsga2", "random", "netadapt", "uniform")
+
+    @property
     def is_there(self) -> bool:
         """Whether this checkout has the method."""
         return self.method in plugins.names("hwprune.search.methods")

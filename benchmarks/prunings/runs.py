@@ -189,8 +189,7 @@ def run_entry(setting: Setting, network: str, entry: Entry, seed: int, passes: f
         for plan, error in zip(plans, _errors(setting, problem, bench, plans, profiled), strict=True)
     ]
     if seed == 0:
-        shares = WEIGHTS_FINETUNED_AT if entry.by_weight else FINETUNED_AT[network]
-        _keep_some(bench, plans, rows, folder, shares)
+        _keep_some(bench, plans, rows, folder, _shares(network, entry))
     joint = _joint(folder)
     (folder / "archive.jsonl").unlink()
     if seed:
@@ -273,6 +272,27 @@ def _keep_some(
         plan = plans[number]
         training.save_weights(bench.inherit(plan), folder / f"{number}.safetensors", sparse=plan.mask is not None)
         write_json(folder / f"{number}.json", {**told, "plan": plan.as_dict()}, indent=None)
+
+
+def _shares(network: str, entry: Entry) -> Sequence[float]:
+    return WEIGHTS_FINETUNED_AT if entry.by_weight else FINETUNED_AT[network]
+
+
+def keep_again(setting: Setting, network: str, entry: Entry, record: Mapping[str, Any]) -> bool:
+    """Make the kept networks of an entry's first run anew from its record, where their files are gone.
+
+    Returns:
+        Whether there are kept networks now: those that do not follow from their widths take another search.
+    """
+    folder = setting.folder(network, entry, 0)
+    if kept(folder) or not entry.by_widths:
+        return bool(kept(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Workbench.open(setting.problem(network, entry))
+    rows = [record["dense"], *record["points"]]
+    plans = [bench.plan(np.array(row["widths"].split(), np.int64)) for row in rows]
+    _keep_some(bench, plans, rows, folder, _shares(network, entry))
+    return bool(kept(folder))
 
 
 def kept(folder: Path) -> Mapping[str, dict[str, Any]]:
