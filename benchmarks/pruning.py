@@ -58,8 +58,8 @@ def main() -> None:
     found = results.read()
     for line in lines(found):
         print(line)
-    for each in found["smoea_vgg14"]:
-        print("SMOEA on VGG-14:", ", ".join(f"{key} {value}" for key, value in each.items()))
+    for seed, sides in found["smoea_vgg14"].items():
+        print(f"SMOEA on VGG-14, seed {seed}: {smoea_vgg.told(sides)}")
     controls = [name for name, entry in ENTRIES.items() if entry.kind == "control"]
     volumes = {"hv": measured(found), "hv_by_model": by_model(found), "hv_elsewhere": measured_elsewhere(found)}
     print_result({**volumes, "controls": controls})
@@ -75,7 +75,7 @@ def _do(setting: Setting, arguments: argparse.Namespace) -> None:
     elif arguments.finetune:
         _finetune(setting, arguments)
     elif arguments.smoea_vgg14:
-        _smoea_vgg14(setting, len(arguments.seeds or [0]))
+        _smoea_vgg14(setting, arguments.seeds or [0])
     else:
         _search(setting, arguments)
 
@@ -190,12 +190,16 @@ def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
                 checkpoint.remove()
 
 
-def _smoea_vgg14(setting: Setting, seeds: int) -> None:
-    """SMOEA on VGG-14 with fine-tuning between its groups, as many seeds as are not there yet."""
-    for seed in range(len(results.read()["smoea_vgg14"]), seeds):
-        told = smoea_vgg.compare(setting, seed)
-        with results.adding() as found:
-            found["smoea_vgg14"].append(told)
+def _smoea_vgg14(setting: Setting, seeds: list[int]) -> None:
+    """SMOEA on VGG-14 with fine-tuning between its groups, and the dense network, as far as they are not there yet."""
+    for seed in seeds:
+        for side, work in smoea_vgg.SIDES.items():
+            with alone(setting.folder("vgg14", smoea_vgg.ENTRY, seed) / side) as is_ours:
+                if not is_ours or side in results.read()["smoea_vgg14"].get(str(seed), {}):
+                    continue
+                told = work(setting, seed)
+                with results.adding() as found:
+                    found["smoea_vgg14"].setdefault(str(seed), {})[side] = told
 
 
 def _quick(setting: Setting) -> dict[str, Any]:

@@ -11,7 +11,8 @@ time over ours stand beside them, so that no slow dense network can flatter.
 
 Of HAMP's evaluations between 1 and 1.05 times the reduction that is asked for, the most accurate one is taken whose
 predicted efficiency is above the bar; where none is, the most efficient one. Choosing and tuning run at any time,
-measuring wants a quiet machine. Each piece is kept in ``results/speedup.json`` when it has ended, and not done again.
+measuring wants a quiet machine. Each piece is kept in ``results/speedup.json`` when it has ended, and not done again;
+several processes tune side by side.
 ``--quick`` measures ResNet-56 at 2.1 times again, as chosen before, in one process each, and writes nothing.
 """
 
@@ -29,7 +30,8 @@ from conditions import command, commit, conditions, print_conditions, print_resu
 from prunings import options
 from prunings.device import Profiled, write_json
 from prunings.entries import Entry
-from prunings.runs import Setting, searched
+from prunings.results import locked
+from prunings.runs import Setting, alone, searched
 from prunings.tuned import train_on
 
 from hwprune.cli.console import configure_logging
@@ -163,17 +165,19 @@ def _predicted_ms(profiled: Profiled, bench: Workbench, plan: PruningPlan) -> fl
 def _tune(setting: Setting, network: str) -> None:
     """Fine-tune all plans of a network by one schedule."""
     problem = setting.whole(setting.problem(network, seed=SEED))
-    for name, side, told in _sides(network):
-        if "test" in told:
-            continue
-        bench = Workbench.open(problem)
-        module = bench.inherit(PruningPlan.from_dict(told["plan"]))
+    for name, side, _ in list(_sides(network)):
         path = setting.runs / f"speedup-{network}-{name}" / f"{side}.checkpoint"
-        label = f"fine-tuning {network} {name} {side}"
-        checkpoint = train_on(setting, bench, module, settings(problem), path, label)
-        test = bench.task.evaluate(module, "test", dtype=bench.dtype)
-        _add(network, name, side, {**told, "test": test, "epochs": problem.finetune.epochs})
-        checkpoint.remove()
+        with alone(path.with_suffix("")) as is_ours:
+            told = _read()["networks"][network][name][side]
+            if not is_ours or "test" in told:
+                continue
+            bench = Workbench.open(problem)
+            module = bench.inherit(PruningPlan.from_dict(told["plan"]))
+            label = f"fine-tuning {network} {name} {side}"
+            checkpoint = train_on(setting, bench, module, settings(problem), path, label)
+            test = bench.task.evaluate(module, "test", dtype=bench.dtype)
+            _add(network, name, side, {**told, "test": test, "epochs": problem.finetune.epochs})
+            checkpoint.remove()
 
 
 def _measure(setting: Setting, network: str) -> None:
@@ -281,14 +285,15 @@ def _read() -> dict[str, Any]:
 
 def _add(network: str, name: str, side: str | None, told: dict[str, Any]) -> None:
     """Keep a piece, with what it depends on."""
-    found = _read()
-    entry = found["networks"].setdefault(network, {})
-    if side is None:
-        entry[name] = told
-    else:
-        entry.setdefault(name, {})[side] = told
-    about = {"seeds": [SEED], "commit": commit(), "conditions": conditions(), "RESULT": result_of(found)}
-    write_json(RESULTS, {**found, **about, "command": command("speedup")})
+    with locked(RESULTS):
+        found = _read()
+        entry = found["networks"].setdefault(network, {})
+        if side is None:
+            entry[name] = told
+        else:
+            entry.setdefault(name, {})[side] = told
+        about = {"seeds": [SEED], "commit": commit(), "conditions": conditions(), "RESULT": result_of(found)}
+        write_json(RESULTS, {**found, **about, "command": command("speedup")})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,28 +41,59 @@ ENTRY = Entry(
 )
 
 
-def compare(setting: Setting, seed: int) -> dict[str, Any]:
-    """Prune, fine-tune, train the dense network on; errors on the test split.
+def pruned(setting: Setting, seed: int) -> dict[str, Any]:
+    """Prune, with fine-tuning between the groups, and fine-tune; top-1 on the test split.
 
-    Each of the three steps is kept when it has ended, the search evaluation by evaluation and trainings epoch by epoch:
+    Each of the two steps is kept when it has ended, the search evaluation by evaluation and trainings epoch by epoch:
     an interrupted call goes on where it was.
     """
+    folder, problem = _at(setting, seed)
+    found = _once(folder / "pruned.json", lambda: _pruned(setting, problem, folder))
+    if "reason" in found:
+        return found
+    tuned = _once(folder / "tuned.json", lambda: {"test": _tuned(setting, problem, folder, found)})
+    shares = {key: found[key] for key in ("params_share", "predicted_latency_share")}
+    return {"test": tuned["test"], **shares}
+
+
+def dense(setting: Setting, seed: int) -> dict[str, Any]:
+    """Train the dense network on as long as the pruned one, epoch by epoch; top-1 on the test split."""
+    folder, problem = _at(setting, seed)
+    bench, epochs = Workbench.open(problem), GROUPS * GROUP_EPOCHS + LAST_EPOCHS
+    with setting.console.progress(epochs, "training the dense VGG-14") as steps:
+        schedule = replace(settings(problem), epochs=epochs)
+        training.train(
+            bench.dense,
+            bench.task,
+            schedule,
+            progress=lambda _: steps.advance(),
+            checkpoint=training.Checkpoint(folder / "dense.checkpoint"),
+        )
+    return {"test": float(bench.task.evaluate(bench.dense, "test")), "epochs": epochs}
+
+
+#: Both sides; each is kept by itself, so that two processes can work on them, or two sessions on different machines.
+SIDES: dict[str, Callable[[Setting, int], dict[str, Any]]] = {"pruned": pruned, "dense": dense}
+
+
+def told(sides: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line on a comparison, as far as it has got."""
+    if "reason" in sides.get("pruned", {}):
+        return str(sides["pruned"]["reason"])
+    missing = [name for name in SIDES if name not in sides]
+    if missing:
+        return f"{' and '.join(missing)} not there yet"
+    small, whole = sides["pruned"], sides["dense"]
+    return (
+        f"{small['params_share']:.2%} of the parameters, {100 * (whole['test'] - small['test']):+.2f} points lost "
+        f"({whole['test']:.4f} to {small['test']:.4f}; the paper: {SHARE:.2%}, {PAPERS_LOSS})"
+    )
+
+
+def _at(setting: Setting, seed: int) -> tuple[Path, Problem]:
     folder = setting.folder("vgg14", ENTRY, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    problem = setting.problem("vgg14", ENTRY, seed)
-    pruned = _once(folder / "pruned.json", lambda: _pruned(setting, problem, folder))
-    if "reason" in pruned:
-        return {"seed": seed, **pruned}
-    tuned = _once(folder / "tuned.json", lambda: {"test": _tuned(setting, problem, folder, pruned)})
-    dense = _once(folder / "dense.json", lambda: {"test": _dense(setting, problem, folder)})
-    return {
-        "seed": seed,
-        "params_share": pruned["params_share"],
-        "predicted_latency_share": pruned["predicted_latency_share"],
-        "dense_test": dense["test"],
-        "pruned_test": tuned["test"],
-        "loss_points": 100 * (dense["test"] - tuned["test"]),
-    }
+    return folder, setting.problem("vgg14", ENTRY, seed)
 
 
 def _pruned(setting: Setting, problem: Problem, folder: Path) -> dict[str, Any]:
@@ -94,21 +125,6 @@ def _tuned(setting: Setting, problem: Problem, folder: Path, pruned: dict[str, A
     schedule = replace(settings(problem), epochs=LAST_EPOCHS)
     train_on(setting, bench, module, schedule, folder / "tuned.checkpoint", "fine-tuning the pruned VGG-14")
     return float(bench.task.evaluate(module, "test"))
-
-
-def _dense(setting: Setting, problem: Problem, folder: Path) -> float:
-    """Top-1 of the dense network on the test split, trained as long as the pruned one."""
-    bench, epochs = Workbench.open(problem), GROUPS * GROUP_EPOCHS + LAST_EPOCHS
-    with setting.console.progress(epochs, "training the dense VGG-14") as steps:
-        schedule = replace(settings(problem), epochs=epochs)
-        training.train(
-            bench.dense,
-            bench.task,
-            schedule,
-            progress=lambda _: steps.advance(),
-            checkpoint=training.Checkpoint(folder / "dense.checkpoint"),
-        )
-    return float(bench.task.evaluate(bench.dense, "test"))
 
 
 def _once(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hwprune.search.compute import Part
 from hwprune.search.filters import Bits, Encoding, FilterBits
+from hwprune.search.part_model import Proposer
 from hwprune.search.subnetworks import PartJudge, Units
 from hwprune.search.subsearch import evolve
 
@@ -28,12 +29,15 @@ class PartSearch:
         encoding: genomes of it.
         pop_size: individuals; None for a quarter of the evaluations within bounds.
         n_gen: most generations.
+        modelled_loss: largest loss, in [0, 1], that is of interest to a model of the error, which then proposes each
+            generation; None for children of the one before.
     """
 
     filters: FilterBits
     encoding: Encoding
     pop_size: int | None
     n_gen: int
+    modelled_loss: float | None = None
 
     def __call__(
         self,
@@ -54,21 +58,28 @@ class PartSearch:
         spent = judge.compute(judge.part)
         price, unpruned_macs = spent.total, judge.macs(judge.part)
 
+        def costs_of(bits: Bits) -> FloatArray:
+            units: list[Units] = [self.filters.kept(row) for row in bits]
+            if costs is not None:
+                return costs(units)
+            macs = [judge.macs(judge.slicer.cut(judge.plan(each))) for each in units]
+            return np.array(macs)[:, None] / unpruned_macs
+
         def objectives(bits: Bits) -> FloatArray:
             nonlocal spent
-            units: list[Units] = [self.filters.kept(row) for row in bits]
-            rows = []
-            for each in units:
-                module = judge.candidate(each)
-                share = judge.macs(judge.slicer.cut(judge.plan(each))) / unpruned_macs
-                rows.append([judge.error(module), share])
+            errors = []
+            for row in bits:
+                module = judge.candidate(self.filters.kept(row))
+                errors.append(judge.error(module))
                 spent += judge.compute(module)
-            F = np.array(rows)
-            return F if costs is None else np.column_stack([F[:, :1], costs(units)])
+            return np.column_stack([errors, costs_of(bits)])
 
         affordable = int(passes / price) - 1
         pop_size = int(np.clip(affordable // 4, 4, POP_MAX)) if self.pop_size is None else self.pop_size
         pop_size = min(pop_size, affordable)
+        unpruned, propose = judge.error(judge.part), None
+        if self.modelled_loss is not None:
+            propose = Proposer(self.filters, self.encoding, costs_of, unpruned + self.modelled_loss)
         front = evolve(
             self.encoding,
             objectives,
@@ -76,5 +87,6 @@ class PartSearch:
             evaluations=pop_size * (self.n_gen + 1),
             random_state=np.random.default_rng(seed),
             may_go_on=lambda: spent.total + pop_size * price <= passes,
+            propose=propose,
         )
-        return Part({"front": front.as_dict(), "unpruned": judge.error(judge.part)}, spent)
+        return Part({"front": front.as_dict(), "unpruned": unpruned}, spent)

@@ -47,7 +47,9 @@ class SubNetwork:
     leaving: frozenset[int]
 
 
-def divide(segments: Segments, groups: Groups, split: Literal["stages", "equal_macs"] = "stages") -> list[SubNetwork]:
+def divide(
+    segments: Segments, groups: Groups, split: Literal["stages", "equal_macs"] = "stages", n_parts: int | None = None
+) -> list[SubNetwork]:
     """Sub-networks from input to output.
 
     Channels that are made in several of them stay whole.
@@ -55,7 +57,9 @@ def divide(segments: Segments, groups: Groups, split: Literal["stages", "equal_m
     Args:
         segments: the network.
         groups: its channel groups.
-        split: at the boundaries of stages, or into as many parts of equal multiply-adds.
+        split: at the boundaries of stages, or into parts of equal multiply-adds.
+        n_parts: how many of these, at most: one begins and ends where a single tensor connects, and has channels to
+            prune; None for as many as there are stages.
     """
     stages = segments.stages(groups)
     if len(stages) > 1 and len(stages[0]) == 1:  # a stem of one layer
@@ -63,7 +67,7 @@ def divide(segments: Segments, groups: Groups, split: Literal["stages", "equal_m
     firsts = [min(segments.producer(groups[number]) for number in stage) for stage in stages[1:]]
     cuts = [max((place for place in segments.places if place.index < first), key=_index) for first in firsts]
     if split == "equal_macs":
-        cuts = _equal_cuts(segments, len(stages))
+        cuts = _equal_cuts(segments, n_parts or len(stages))
     ends = [*sorted(set(cuts), key=_index), segments.places[-1]]
     found: list[SubNetwork] = []
     start = segments.places[0]

@@ -20,8 +20,14 @@ Rule = Literal["nsga2", "sms_emoa", "moea_d", "ibea"]
 #: Objectives of rows of bits, ``(n, n_bits)`` to ``(n, n_obj)``.
 Objectives = Callable[[Bits], FloatArray]
 
+#: What to evaluate next: from all rows and objectives that are known, how many are wanted, and a source of randomness.
+Propose = Callable[[Bits, FloatArray, int, np.random.Generator], Bits]
+
 #: Generations without anything new after which a search ends.
 IDLE_MAX = 20
+
+#: How often proposals are asked for in a generation: each time they know more.
+ASKED_AGAIN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,7 @@ def evolve(
     random_state: np.random.Generator,
     rule: Rule = "nsga2",
     may_go_on: Callable[[], bool] = lambda: True,
+    propose: Propose | None = None,
 ) -> LocalFront:
     """Search the front of a part.
 
@@ -73,6 +80,7 @@ def evolve(
         random_state: source of randomness.
         rule: who survives.
         may_go_on: asked before every generation.
+        propose: where each generation comes from instead of variation; nothing where it knows nothing new.
     """
     select = OPERATORS[rule]
     known: dict[bytes, FloatArray] = {}
@@ -94,6 +102,11 @@ def evolve(
     while len(known) < evaluations and idle < IDLE_MAX and may_go_on():
         count = len(known)
         n = min(pop_size, evaluations - count)
+        if propose is not None:
+            n = -(-n // ASKED_AGAIN)
+            evaluate(propose(np.array(list(rows.values())), np.array(list(known.values())), n, random_state))
+            idle = idle + 1 if len(known) == count else 0
+            continue
         parents = binary_tournament(len(genomes), 2 * -(-n // 2), random_state)
         A, B = np.split(genomes[parents], 2)
         children = encoding.vary(A, B, random_state)[:n]

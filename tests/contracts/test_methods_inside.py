@@ -36,6 +36,8 @@ SWITCHES = {
     "smoea, budget": ("smoea", {"pick": "budget", "group_share": 0.5, "crossover": "one_point", "moea": "ibea"}),
     "smoea, any objectives": ("smoea", {"minimize": "problem", "min_filters": 3}),
     "emo_dir, tails": ("emo_dir", {"detector": "tail", "split": "equal_macs"}),
+    "emo_dir, two parts": ("emo_dir", {"detector": "tail", "split": "equal_macs", "n_parts": 2}),
+    "emo_dir, model": ("emo_dir", {"encoding": "layer_ratio", "minimize": "problem", "proposals": "model"}),
     "emo_dir, ratios": ("emo_dir", {"encoding": "layer_ratio", "joint": "rank_threshold", "detector_epochs": 1}),
     "emo_dir, local": ("emo_dir", {"joint": "local_accuracy", "subnet_bn_images": 0}),
     "emo_dir, any objectives": ("emo_dir", {"minimize": "problem", "joint": "random", "detector": "tail"}),

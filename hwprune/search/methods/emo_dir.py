@@ -84,6 +84,7 @@ class Settings(MethodSettings):
     Attributes:
         minimize: ``published`` for error and multiply-adds, ``problem`` for the problem's objectives.
         split: where sub-networks end.
+        n_parts: most sub-networks of equal multiply-adds; none for as many as there are stages.
         encoding: a bit a filter, or a pruned share a layer.
         min_kept: share of a layer's filters that stays at least; 0 for one filter.
         detector: what says what features are worth.
@@ -93,6 +94,7 @@ class Settings(MethodSettings):
         p_mix: probability that a sub-network trains on a pruned predecessor's output.
         pop_size: individuals of a sub-network's search; none for 24, or less where the budget is small.
         n_gen: most generations of a sub-network's search.
+        proposals: where they come from: ``variation``, or a ``model`` of the error, whose front is evaluated.
         cx_prob: probability of crossover.
         kept_ratio_min: smallest share of filters that an individual keeps at the start.
         ranked_share: share of the start that keeps the most important filters; the others keep random ones.
@@ -106,6 +108,7 @@ class Settings(MethodSettings):
 
     minimize: Literal["published", "problem"] = "published"
     split: Literal["stages", "equal_macs"] = "stages"
+    n_parts: Count | None = None
     encoding: Literal["filter_bits", "layer_ratio"] = "filter_bits"
     min_kept: Annotated[float, Field(ge=0, lt=1)] = 0.1
     detector: Literal["head", "tail"] = "head"
@@ -115,6 +118,7 @@ class Settings(MethodSettings):
     p_mix: Share = 0.0
     pop_size: Annotated[int, Field(ge=4)] | None = None
     n_gen: Count = 30
+    proposals: Literal["variation", "model"] = "variation"
     cx_prob: Share = 0.9
     kept_ratio_min: Annotated[float, Field(gt=0, le=1)] = 0.3
     ranked_share: Share = 0.5
@@ -179,7 +183,7 @@ class _Run:
     def all(self) -> None:
         """Steps 1 to 6."""
         segments = Segments(self.network.dense, self.network.task.example_input())
-        parts = divide(segments, self.network.groups, self.settings.split)
+        parts = divide(segments, self.network.groups, self.settings.split, self.settings.n_parts)
         judges = self._judges(segments, parts)
         fronts = self._fronts(judges)
         fronts = self._trained(segments, parts, judges, fronts)
@@ -257,7 +261,8 @@ class _Run:
             encoding = BitEncoding(
                 filters, cx_prob=settings.cx_prob, ranked_share=settings.ranked_share, ratio_min=settings.kept_ratio_min
             )
-        return PartSearch(filters, encoding, settings.pop_size, settings.n_gen)
+        loss = settings.drop_max / 100 if settings.proposals == "model" else None
+        return PartSearch(filters, encoding, settings.pop_size, settings.n_gen, loss)
 
     def _costs(self, judge: PartJudge) -> Callable[[list[Units]], FloatArray] | None:
         """Costs of the whole network with one sub-network pruned; None where the sub-network tells its own."""

@@ -76,6 +76,18 @@ def test_residual_network_is_divided_into_its_stages(depth, bits):
     assert [part.end.index for part in divide(segments, groups, "equal_macs")][-1] == parts[-1].end.index
 
 
+def test_residual_network_is_divided_into_as_many_parts_as_are_wanted():
+    module = build({"name": "resnet_cifar", "depth": 20}, 10, 3).eval()
+    x = torch.zeros(1, 3, 32, 32)
+    segments, groups = Segments(module, x), build_groups(module, x)
+    everything = list(range(len(groups)))
+    for wanted, numbers in ((2, (4, 5)), (9, (1,) * 9), (100, (1,) * 9)):  # no part is smaller than a block
+        parts = divide(segments, groups, "equal_macs", wanted)
+        assert tuple(len(part.numbers) for part in parts) == numbers
+        assert [number for part in parts for number in part.numbers] == everything
+        assert parts[-1].end == segments.places[-1]
+
+
 def test_channels_that_leave_a_sub_network_are_zero_for_the_next_one(network):
     module, x, _, groups = network
     judge = judge_of(network, 0)
