@@ -68,7 +68,13 @@ def _criterion(name: str) -> dict[str, Any]:
 ALL = tuple(NETWORKS)
 
 #: EMO-DIR on the objectives that are compared, with the encoding of the others; chosen on seed 101, which is not shown.
-EMO_DIR: dict[str, Any] = {"encoding": "layer_ratio", "minimize": "problem", "joint_eval_max": 80, "drop_max": 22.0}
+EMO_DIR: dict[str, Any] = {
+    "encoding": "layer_ratio",
+    "minimize": "problem",
+    "proposals": "model",
+    "joint_eval_max": 120,
+    "drop_max": 22.0,
+}
 
 STRUCTURED = (
     Entry("hamp", "hamp", "method", networks=ALL),
@@ -87,6 +93,13 @@ STRUCTURED = (
     Entry("hamp_no_local_search", "hamp", "ablation", {"ls_starts": 0}),
     Entry("hamp_no_preselection", "hamp", "ablation", {"preselect_factor": 1}),
     Entry("emo_dir_published", "emo_dir", "ablation"),
+    Entry(
+        "emo_dir_variation",
+        "emo_dir",
+        "ablation",
+        {**EMO_DIR, "proposals": "variation", "joint_eval_max": 80},
+        networks=("resnet20", "resnet56"),
+    ),
     Entry("emo_dir_filter_bits", "emo_dir", "ablation", {**EMO_DIR, "encoding": "filter_bits"}),
     Entry("emo_dir_rank_threshold", "emo_dir", "ablation", {**EMO_DIR, "joint": "rank_threshold"}),
     Entry("emo_dir_local_accuracy", "emo_dir", "ablation", {**EMO_DIR, "joint": "local_accuracy"}),
