@@ -79,6 +79,7 @@ def finetune_one(
         "val_error": 1 - bench.task.evaluate(module, "val", dtype=bench.dtype),
         "test_error": 1 - bench.task.evaluate(module, "test", dtype=bench.dtype),
         "share": told["share"],
+        "epochs": problem.finetune.epochs,
     }, checkpoint
 
 

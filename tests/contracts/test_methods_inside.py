@@ -1,11 +1,13 @@
 """Methods that look inside networks: every switch of theirs, what they train, what their plans say."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_network import network_problem
+from torch import nn
 
 from hwprune.errors import ConfigError
 from hwprune.experiments.workbench import Workbench
@@ -16,6 +18,7 @@ from hwprune.search.evaluation import SearchContext
 from hwprune.search.journal import Journal
 from hwprune.search.masks import MaskSpace
 from hwprune.search.problem import SearchProblem
+from hwprune.search.subnetworks import PartJudge, Units
 
 
 def searched(
@@ -58,6 +61,22 @@ def test_every_switch_finds_networks_that_are_smaller(switches: str) -> None:
     dense = archive.evaluations[0].objectives
     cost = archive.objectives[1]
     assert min(found.objectives[cost] for found in front) < dense[cost]
+
+
+def test_every_sub_network_is_searched_with_about_as_many_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: Counter[tuple[int, ...]] = Counter()
+    prices = {}
+    candidate = PartJudge.candidate
+
+    def counted(judge: PartJudge, units: Units, trained: nn.Module | None = None) -> nn.Module:
+        evaluated[judge.numbers] += 1
+        prices[judge.numbers] = judge.compute(judge.part).total
+        return candidate(judge, units, trained)
+
+    monkeypatch.setattr(PartJudge, "candidate", counted)
+    searched("emo_dir", {"detector": "tail"}, 80)
+    assert max(prices.values()) > 5 * min(prices.values())  # equal multiply-adds would be five times as many
+    assert max(evaluated.values()) < 2 * min(evaluated.values())
 
 
 @pytest.mark.parametrize("density_min", [0.02, 0.3])
