@@ -18,6 +18,8 @@ Choices of this implementation:
       are used.
     - A genome has one bit a filter, or one ratio a layer of filters ranked by importance. A part of the start keeps
       the most important filters, the rest random ones.
+    - ``proposals=model`` is none of the paper's: a generation is then the front that a model of the error predicts, not
+      children of the one before.
     - Inside a search weights are inherited, and BatchNorm's statistics re-estimated on ``subnet_bn_images`` images.
     - Members of fronts are trained with a feature constraint where the budget holds it.
     - Impairments are taken to add up (``joint=knapsack``), and schemes that cover the predicted front are evaluated
