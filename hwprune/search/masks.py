@@ -20,6 +20,8 @@ Packed = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 FloatRow = npt.NDArray[np.float32]
 Importance = Literal["magnitude_rank", "global_rank", "lamp", "taylor", "uniform"]
+#: Bits of which crossover takes the mean importance.
+MeanOf = Literal["free", "differing"]
 
 #: Training images that the gradients of ``taylor`` are taken on.
 _TAYLOR_IMAGES = 512
@@ -223,11 +225,30 @@ class Corridor:
         return sampled
 
     def cross(
-        self, one: Packed, other: Packed, beta: float, p_clip: float, random_state: np.random.Generator
+        self,
+        one: Packed,
+        other: Packed,
+        beta: float,
+        p_clip: float,
+        random_state: np.random.Generator,
+        *,
+        mean_of: MeanOf = "free",
     ) -> Packed:
-        """A child that has what its parents share; where they differ, important bits are kept more often."""
+        """A child that has what its parents share; where they differ, important bits are kept more often.
+
+        Args:
+            one: a parent.
+            other: another.
+            beta: how much importance counts, against the mean.
+            p_clip: smallest probability of either bit.
+            random_state: source of randomness.
+            mean_of: the bits that the mean is of: with ``differing`` ones a child lies halfway between its parents,
+                with all ``free`` ones that of two sparse parents is near the denser.
+        """
         a, b = self._unpack(one), self._unpack(other)
-        probabilities = np.clip(0.5 + beta * (self.importance - self.importance.mean()), p_clip, 1 - p_clip)
+        differing = self.importance[a != b] if mean_of == "differing" else self.importance
+        mean = differing.mean() if len(differing) else 0.0
+        probabilities = np.clip(0.5 + beta * (self.importance - mean), p_clip, 1 - p_clip)
         return np.packbits(np.where(a == b, a, random_state.random(len(self), np.float32) < probabilities))
 
     def mutate(self, packed: Packed, flips: int, drop_share: float, random_state: np.random.Generator) -> Packed:

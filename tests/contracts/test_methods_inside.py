@@ -37,6 +37,7 @@ SWITCHES = {
     "smoea, accuracy": ("smoea", {"fitness": "accuracy", "groups": [1, 2]}),
     "smoea, knee": ("smoea", {"pick": "knee", "teacher": "original", "order": "shallow_to_deep"}),
     "smoea, budget": ("smoea", {"pick": "budget", "group_share": 0.5, "crossover": "one_point", "moea": "ibea"}),
+    "smoea, budgets": ("smoea", {"pick": "budget", "groups": [1, 2], "group_share": [0.5, 0.9]}),
     "smoea, any objectives": ("smoea", {"minimize": "problem", "min_filters": 3}),
     "emo_dir, tails": ("emo_dir", {"detector": "tail", "split": "equal_macs"}),
     "emo_dir, two parts": ("emo_dir", {"detector": "tail", "split": "equal_macs", "n_parts": 2}),
@@ -48,6 +49,7 @@ SWITCHES = {
     "hierarchical, flat": ("hierarchical", {"coarse_share": 0.0, "importance": "taylor", "fine_moea": "moead"}),
     "hierarchical, thresholds": ("hierarchical", {"coarse_share": 1.0}),
     "hierarchical, one threshold": ("hierarchical", {"starts": "one_threshold", "importance": "lamp"}),
+    "hierarchical, halfway": ("hierarchical", {"crossover_mean": "differing", "beta": 1000.0, "p_clip": 0.0}),
     "hierarchical, any objectives": ("hierarchical", {"minimize": "problem", "importance": "uniform", "beta": 0.0}),
 }
 
@@ -61,6 +63,11 @@ def test_every_switch_finds_networks_that_are_smaller(switches: str) -> None:
     dense = archive.evaluations[0].objectives
     cost = archive.objectives[1]
     assert min(found.objectives[cost] for found in front) < dense[cost]
+
+
+def test_shares_that_are_not_one_a_group_are_refused() -> None:
+    with pytest.raises(ConfigError, match="group_share has 2 values for 3 groups: give one a group"):
+        searched("smoea", {"pick": "budget", "groups": [1, 1, 1], "group_share": [0.5, 0.9]}, 20)
 
 
 def test_every_sub_network_is_searched_with_about_as_many_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ from pydantic import Field
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, Packed, check_latency
+from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, MeanOf, Packed, check_latency
 from hwprune.search.methods.base import MethodSettings, network_of
 from hwprune.search.operators import binary_tournament, polynomial_mutation, simulated_binary_crossover
 from hwprune.search.survival import OPERATORS, feasible_first
@@ -85,6 +85,8 @@ class Settings(MethodSettings):
         temperature: of the first sampling; the smaller, the more importance decides.
         beta: weight of importance in crossover.
         p_clip: smallest probability of either bit in crossover.
+        crossover_mean: bits whose mean importance is that of a coin in crossover: all ``free`` ones, or those in which
+            the parents are ``differing``.
         m_max: share of the free bits that mutation flips at first.
         m_min: the same at last.
         stall_gens: generations without a new member of the front after which mutation grows.
@@ -117,6 +119,7 @@ class Settings(MethodSettings):
     temperature: Positive = 0.1
     beta: Annotated[float, Field(ge=0)] = 0.5
     p_clip: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    crossover_mean: MeanOf = "free"
     m_max: Share = 1e-2
     m_min: Share = 1e-4
     stall_gens: Annotated[int, Field(ge=1)] = 3
@@ -332,7 +335,14 @@ class Hierarchical:
         for one, other in binary_tournament(len(population), 2 * n, random_state).reshape(n, 2):
             child = population[one]
             if random_state.random() < settings.cx_prob:
-                child = corridor.cross(child, population[other], settings.beta, settings.p_clip, random_state)
+                child = corridor.cross(
+                    child,
+                    population[other],
+                    settings.beta,
+                    settings.p_clip,
+                    random_state,
+                    mean_of=settings.crossover_mean,
+                )
             flips = max(1, int(random_state.binomial(len(corridor), rate)))
             drop_share = float(np.clip(0.5 + settings.spread_gain * (0.5 - rank[one]), 0, 1))
             children.append(corridor.mutate(child, flips, drop_share, random_state))

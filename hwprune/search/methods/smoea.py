@@ -52,6 +52,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: What a group keeps of its cost.
+Left = Annotated[float, Field(gt=0, le=1)]
 
 #: Evaluations of the whole network that picking a member of a front takes at most, and the share of a group's turn.
 PICKS, PICK_SHARE = 8, 0.35
@@ -83,7 +85,8 @@ class Settings(MethodSettings):
         pick: which member of a group's front is taken: the smallest that loses no more than ``tau_drop``, the ``knee``,
             or the best of up to ``group_share`` (``budget``).
         tau_drop: points on the validation split that a group may lose, before fine-tuning; several are tried in turn.
-        group_share: largest share of a group's cost that stays, for ``pick=budget``.
+        group_share: largest share of a group's cost that stays, for ``pick=budget``; several for as many groups, in
+            the order of their turns: shallow groups may have few parameters to gain and much accuracy to lose.
         group_ft_epochs: fine-tuning after each group; none for as many as half of the budget holds, up to 20.
         group_ft_lr: its largest learning rate.
         group_ft_distillation: weight of the dense network in its loss.
@@ -104,7 +107,7 @@ class Settings(MethodSettings):
     min_filters: Count = 1
     pick: Literal["tolerance", "knee", "budget"] = "tolerance"
     tau_drop: float | Annotated[tuple[float, ...], Field(min_length=1)] = 2.0
-    group_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    group_share: Left | Annotated[tuple[Left, ...], Field(min_length=1)] | None = None
     group_ft_epochs: Annotated[int, Field(ge=0)] | None = None
     group_ft_lr: Annotated[float, Field(gt=0)] = 0.01
     group_ft_distillation: Share = 0.5
@@ -153,6 +156,7 @@ class SMOEA:
         network = network_of(context.problem, "smoea")
         segments = Segments(network.dense, network.task.example_input())
         chunks = self._chunks(segments.stages(network.groups), len(network.groups))  # step 1
+        shares = self._shares(len(chunks))
         tolerances = self.settings.tolerances
         fronts: dict[str, LocalFront] = {}
         with context.until_spent():
@@ -162,9 +166,9 @@ class SMOEA:
                 if dense.error is not None:
                     break
                 model = _Model(PruningPlan.dense(network.groups), dense.objectives["error"])
-                for step, numbers in enumerate(chunks):  # step 2
+                for step, (numbers, share) in enumerate(zip(chunks, shares, strict=True)):  # step 2
                     done = sweep * len(chunks) + step
-                    task = _Group(self.settings, context, network, segments, model, numbers, fronts)
+                    task = _Group(self.settings, context, network, segments, model, numbers, share, fronts)
                     model = task.prune(tolerance, done, len(tolerances) * len(chunks) - done)
                     context.end_generation(1 + done, selection=self.settings.moea)
         return context.archive
@@ -182,6 +186,15 @@ class SMOEA:
             stages = [list(range(end - count, end)) for count, end in zip(wanted, ends.tolist(), strict=True)]
         return stages[::-1] if self.settings.order == "deep_to_shallow" else stages
 
+    def _shares(self, n_groups: int) -> tuple[float, ...]:
+        """Largest share of its cost that each group keeps, in the order of the turns."""
+        wanted = self.settings.group_share
+        if not isinstance(wanted, tuple):
+            return (wanted or 1.0,) * n_groups
+        if len(wanted) != n_groups:
+            raise ConfigError(f"smoea: group_share has {len(wanted)} values for {n_groups} groups: give one a group")
+        return wanted
+
 
 @dataclass
 class _Group:
@@ -193,6 +206,7 @@ class _Group:
     segments: Segments
     model: _Model
     numbers: list[int]
+    group_share: float
     fronts: dict[str, LocalFront]
 
     def prune(self, tolerance: float, done: int, left: int) -> _Model:
@@ -342,7 +356,7 @@ class _Group:
             chosen = min(fitting) if fitting else min(seen, key=lambda index: seen[index])
         else:
             F = front.F[order]
-            chosen = _knee(F) if settings.pick == "knee" else _within(F, settings.group_share or 1.0)
+            chosen = _knee(F) if settings.pick == "knee" else _within(F, self.group_share)
         found = evaluated(chosen)
         return _Model(plans[chosen], _error(found)) if found.error is None else self.model
 

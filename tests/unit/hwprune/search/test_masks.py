@@ -57,6 +57,15 @@ def test_crossover_keeps_what_the_parents_share(corridor, generator):
     assert (child != b).any()
 
 
+def test_a_child_of_two_sparse_parents_is_between_them_with_the_mean_of_what_differs(corridor, generator):
+    one, other, *_ = corridor.sample(9, 1e-4, generator)
+    ends = [corridor.kept(one), corridor.kept(other)]
+    between = corridor.cross(one, other, 1000.0, 0.0, generator, mean_of="differing")
+    denser = corridor.cross(one, other, 1000.0, 0.0, generator)
+    assert abs(corridor.kept(between) - np.mean(ends)) < 0.2 * np.ptp(ends)
+    assert abs(corridor.kept(denser) - max(ends)) < 0.2 * np.ptp(ends)
+
+
 @pytest.mark.parametrize(("drop_share", "change"), [(1.0, -40), (0.0, 40)])
 def test_mutation_flips_as_many_bits_as_it_is_told_and_spares_the_important(corridor, generator, drop_share, change):
     packed = corridor.sample(3, 0.1, generator)[1]
