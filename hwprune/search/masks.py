@@ -246,8 +246,8 @@ class Corridor:
                 with all ``free`` ones that of two sparse parents is near the denser.
         """
         a, b = self._unpack(one), self._unpack(other)
-        differing = self.importance[a != b] if mean_of == "differing" else self.importance
-        mean = differing.mean() if len(differing) else 0.0
+        averaged = self.importance[a != b] if mean_of == "differing" else self.importance
+        mean = averaged.mean() if len(averaged) else 0.0
         probabilities = np.clip(0.5 + beta * (self.importance - mean), p_clip, 1 - p_clip)
         return np.packbits(np.where(a == b, a, random_state.random(len(self), np.float32) < probabilities))
 

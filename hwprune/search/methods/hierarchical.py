@@ -20,6 +20,8 @@ Choices of this implementation:
       training batches).
     - The share of bits that mutation flips falls from ``m_max`` to ``m_min``, faster while the front moves and slower
       where it stalls; sparse individuals drop more, dense ones insert more.
+    - Crossover compares a weight's importance with the mean over all free bits (``crossover_mean=differing``: over the
+      bits in which the parents differ, so that a child lies between them).
     - Weights are inherited and BatchNorm statistics re-estimated; nothing is trained inside the search.
     - Populations and generations that are not set share the budget between the phases by ``coarse_share``; with 4,080
       evaluations these are populations of 40 and 50 generations twice.
