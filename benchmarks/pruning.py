@@ -182,7 +182,8 @@ def _finetune(setting: Setting, arguments: argparse.Namespace) -> None:
             if not is_ours:
                 continue
             if not keep_again(setting, network, entry, results.read()["runs"][network][entry.name]["0"]):
-                print(f"{network} {entry.name}: no networks to fine-tune here; remove its seed 0 and search again")
+                print(f"{network} {entry.name}: no networks of its seed 0 here; remove that record and search again")
+                continue
             for name in tuned.missing(setting, network, entry):
                 told, checkpoint = tuned.finetune_one(setting, network, entry, name)
                 with results.adding() as found:

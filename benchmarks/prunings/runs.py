@@ -282,17 +282,17 @@ def keep_again(setting: Setting, network: str, entry: Entry, record: Mapping[str
     """Make the kept networks of an entry's first run anew from its record, where their files are gone.
 
     Returns:
-        Whether there are kept networks now: those that do not follow from their widths take another search.
+        Whether there are kept networks of that record now: those that do not follow from their widths take another
+        search, and those that another search of the same entry left are not its.
     """
-    folder = setting.folder(network, entry, 0)
-    if kept(folder) or not entry.by_widths:
-        return bool(kept(folder))
-    folder.mkdir(parents=True, exist_ok=True)
-    bench = Workbench.open(setting.problem(network, entry))
-    rows = [record["dense"], *record["points"]]
-    plans = [bench.plan(np.array(row["widths"].split(), np.int64)) for row in rows]
-    _keep_some(bench, plans, rows, folder, _shares(network, entry))
-    return bool(kept(folder))
+    folder, rows = setting.folder(network, entry, 0), [record["dense"], *record["points"]]
+    if not kept(folder) and entry.by_widths:
+        folder.mkdir(parents=True, exist_ok=True)
+        bench = Workbench.open(setting.problem(network, entry))
+        plans = [bench.plan(np.array(row["widths"].split(), np.int64)) for row in rows]
+        _keep_some(bench, plans, rows, folder, _shares(network, entry))
+    found = kept(folder).values()
+    return bool(found) and all(each["row"] in rows for each in found)
 
 
 def kept(folder: Path) -> Mapping[str, dict[str, Any]]:

@@ -22,12 +22,14 @@ FloatRow = npt.NDArray[np.float32]
 Importance = Literal["magnitude_rank", "global_rank", "lamp", "taylor", "uniform"]
 #: Bits of which crossover takes the mean importance.
 MeanOf = Literal["free", "differing"]
+#: How the densities of sampled individuals are spread.
+Spacing = Literal["even", "geometric"]
 
 #: Training images that the gradients of ``taylor`` are taken on.
 _TAYLOR_IMAGES = 512
 
 #: Bins of importance that the number of kept bits is predicted with.
-HISTOGRAM_BINS = 1024
+HISTOGRAM_BINS = 16384
 
 
 def check_latency(wanted: Iterable[str], *, is_measured: bool) -> None:
@@ -182,15 +184,16 @@ class Corridor:
 
     Attributes:
         free: positions of the free bits.
-        importance: of each, in (0, 1].
+        importance: of each, in (0, 1]: the first one given, which variation goes by.
     """
 
-    def __init__(self, heavy: Bits, light: Bits, importance: FloatRow) -> None:
+    def __init__(self, heavy: Bits, light: Bits, *importance: FloatRow) -> None:
         self._core = heavy & light
         self._corridor = heavy | light
         self._ends = int((light & ~heavy).sum()), int((heavy & ~light).sum())
         self.free = np.flatnonzero(heavy ^ light)
-        self.importance = importance[self.free]
+        self._importances = [each[self.free] for each in importance]
+        self.importance = self._importances[0]
 
     def __len__(self) -> int:
         return len(self.free)
@@ -211,16 +214,29 @@ class Corridor:
         """Free bits that an individual keeps."""
         return int(self._unpack(packed).sum())
 
-    def sample(self, n: int, temperature: float, random_state: np.random.Generator) -> list[Packed]:
-        """Individuals whose numbers of kept bits are spread evenly from the light end to the heavy one.
+    def sample(
+        self, n: int, temperature: float, random_state: np.random.Generator, *, spacing: Spacing = "even"
+    ) -> list[Packed]:
+        """Individuals whose numbers of kept bits are spread from the light end to the heavy one.
 
         A bit is kept with probability ``sigmoid((importance - c) / temperature)``, ``c`` such that the expected number
-        is what is wanted.
+        is what is wanted. Where there are several importances, individuals take turns.
+
+        Args:
+            n: how many.
+            temperature: the smaller, the more importance decides.
+            random_state: source of randomness.
+            spacing: of their densities, the core's bits included: ``even``, or ``geometric`` for more of the sparse.
         """
-        wanted = np.clip(np.linspace(*self._ends, n), 0.5, len(self) - 0.5)
+        space, core = {"even": np.linspace, "geometric": np.geomspace}[spacing], int(self._core.sum())
+        low, high = np.maximum(np.array(self._ends) + core, 1)
+        wanted = np.clip(space(low, high, n) - core, 0.5, len(self) - 0.5)
+        histograms = [_histogram(importance) for importance in self._importances]
         sampled = []
-        for kept in wanted:
-            likelihood = _sigmoid((self.importance - self._centre(kept, temperature)) / temperature)
+        for number, kept in enumerate(wanted):
+            turn = number % len(histograms)
+            centre = _centre(*histograms[turn], kept, temperature)
+            likelihood = _sigmoid((self._importances[turn] - centre) / temperature)
             sampled.append(np.packbits(random_state.random(len(self), np.float32) < likelihood))
         return sampled
 
@@ -271,21 +287,21 @@ class Corridor:
     def _unpack(self, packed: Packed) -> Bits:
         return np.unpackbits(packed, count=len(self)).view(np.bool_)
 
-    @functools.cached_property
-    def _histogram(self) -> tuple[FloatArray, FloatArray]:
-        """How many free bits have which importance: enough to find a centre by, and quick for a million bits."""
-        counts, edges = np.histogram(self.importance, HISTOGRAM_BINS, (0.0, 1.0))
-        return counts.astype(np.float64), (edges[1:] + edges[:-1]) / 2
 
-    def _centre(self, kept: float, temperature: float) -> float:
-        """Importance at which a bit is kept every second time, if ``kept`` bits are expected in all."""
-        counts, importance = self._histogram
-        low, high = -20 * temperature, 1 + 20 * temperature
-        for _ in range(60):
-            middle = (low + high) / 2
-            expected = counts @ _sigmoid((importance - middle) / temperature)
-            low, high = (middle, high) if expected > kept else (low, middle)
-        return (low + high) / 2
+def _histogram(importance: FloatRow) -> tuple[FloatArray, FloatArray]:
+    """How many free bits have which importance: enough to find a centre by, and quick for a million bits."""
+    counts, edges = np.histogram(importance, HISTOGRAM_BINS, (0.0, 1.0))
+    return counts.astype(np.float64), (edges[1:] + edges[:-1]) / 2
+
+
+def _centre(counts: FloatArray, importance: FloatArray, kept: float, temperature: float) -> float:
+    """Importance at which a bit is kept every second time, if ``kept`` bits are expected in all."""
+    low, high = -20 * temperature, 1 + 20 * temperature
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = counts @ _sigmoid((importance - middle) / temperature)
+        low, high = (middle, high) if expected > kept else (low, middle)
+    return (low + high) / 2
 
 
 def _sigmoid(x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -17,7 +17,8 @@ Choices of this implementation:
     - Importance is the rank of a weight's magnitude in its layer (``importance=global_rank``: among all weights;
       ``lamp``: among all, of magnitude times the root of its LAMP score;
       ``taylor``: the rank among all weights of magnitude times gradient, the first-order change of the loss, mean over
-      training batches).
+      training batches). Given several, the first individuals take turns: which is better hangs on the density.
+    - First individuals are spread evenly over the densities (``spacing=geometric``: denser where error rises steeply).
     - The share of bits that mutation flips falls from ``m_max`` to ``m_min``, faster while the front moves and slower
       where it stalls; sparse individuals drop more, dense ones insert more.
     - Crossover compares a weight's importance with the mean over all free bits (``crossover_mean=differing``: over the
@@ -42,7 +43,7 @@ from pydantic import Field
 from hwprune.records import Evaluation
 from hwprune.search.archive import Archive
 from hwprune.search.evaluation import SearchContext
-from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, MeanOf, Packed, check_latency
+from hwprune.search.masks import Bits, Corridor, Importance, MaskSpace, MeanOf, Packed, Spacing, check_latency
 from hwprune.search.methods.base import MethodSettings, network_of
 from hwprune.search.operators import binary_tournament, polynomial_mutation, simulated_binary_crossover
 from hwprune.search.survival import OPERATORS, feasible_first
@@ -81,7 +82,9 @@ class Settings(MethodSettings):
         pop_fine: individuals of phase 2, alike.
         gen_fine: generations of phase 2; none for as many as the budget holds.
         fine_moea: who survives in phase 2.
-        importance: what makes a weight important; ``uniform`` for none, to see what importance is worth.
+        importance: what makes a weight important; ``uniform`` for none, to see what importance is worth. Of several,
+            the first individuals take turns, and variation goes by the first.
+        spacing: of the first individuals' densities: ``even``, or ``geometric`` for more of the sparse.
         heavy_drop_max: points that the heavy end of the corridor may lose.
         light_drop_max: points that its light end may lose.
         temperature: of the first sampling; the smaller, the more importance decides.
@@ -115,7 +118,8 @@ class Settings(MethodSettings):
     pop_fine: Population | None = None
     gen_fine: Generations | None = None
     fine_moea: Literal["nsga2", "moead"] = "nsga2"
-    importance: Importance = "magnitude_rank"
+    importance: Importance | Annotated[tuple[Importance, ...], Field(min_length=1)] = "magnitude_rank"
+    spacing: Spacing = "even"
     heavy_drop_max: Annotated[float, Field(ge=0)] = 1.0
     light_drop_max: Annotated[float, Field(ge=0)] = 10.0
     temperature: Positive = 0.1
@@ -133,6 +137,11 @@ class Settings(MethodSettings):
     sbx_eta: Positive = 15.0
     pm_prob: Share | None = None
     pm_eta: Positive = 20.0
+
+    @property
+    def importances(self) -> tuple[Importance, ...]:
+        """What makes a weight important, one or several."""
+        return self.importance if isinstance(self.importance, tuple) else (self.importance,)
 
     @property
     def objectives(self) -> tuple[str, ...] | None:
@@ -286,14 +295,15 @@ class Hierarchical:
     def _fine(self, context: SearchContext, space: MaskSpace, dense: Evaluation, generation: int) -> None:
         """Phase 2 (steps 4 to 8)."""
         settings, archive, random_state = self.settings, context.archive, context.random_state
-        corridor = Corridor(*self._anchors(context, space, dense), space.importance(settings.importance))
+        importances = [space.importance(kind) for kind in settings.importances]
+        corridor = Corridor(*self._anchors(context, space, dense), *importances)
         if len(corridor) < 2:
             return
         pop_size = _population(settings.pop_fine, context.affordable)
         n_gen = max(context.affordable // pop_size, 1) if settings.gen_fine is None else settings.gen_fine
         adaptation = _Adaptation(settings)
         population = self._inject(archive, space, corridor)
-        children = corridor.sample(pop_size, settings.temperature, random_state)
+        children = corridor.sample(pop_size, settings.temperature, random_state, spacing=settings.spacing)
         step = idle = 0
         while idle < IDLE_MAX and (settings.gen_fine is None or step <= n_gen):
             before, spent = set(archive.front_rows()), context.spent
@@ -329,7 +339,7 @@ class Hierarchical:
         """Children of a population that is sorted from best to worst (steps 8a to 8c)."""
         settings = self.settings
         if not population:
-            return corridor.sample(n, settings.temperature, random_state)
+            return corridor.sample(n, settings.temperature, random_state, spacing=settings.spacing)
         by_density = np.argsort([corridor.kept(packed) for packed in population], kind="stable")
         rank = np.empty(len(population))
         rank[by_density] = np.linspace(0, 1, len(population))

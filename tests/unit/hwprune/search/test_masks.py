@@ -48,6 +48,23 @@ def test_start_keeps_important_bits_more_often(corridor, generator):
     assert corridor.importance[kept].mean() > corridor.importance[~kept].mean() + 0.1
 
 
+def test_start_can_be_denser_where_networks_are_sparse(generator):
+    importance = np.arange(1, N + 1, dtype=np.float32) / N
+    corridor = Corridor(importance > 0.0, importance > 0.96, importance)  # a core of 80 bits, 2,000 in all
+    individuals = corridor.sample(5, 1e-3, generator, spacing="geometric")
+    kept = np.array([corridor.bits(packed).sum() for packed in individuals])
+    assert np.allclose(kept, np.geomspace(80, N, 5), rtol=0.05)
+
+
+def test_several_importances_take_turns(generator):
+    importance = np.arange(1, N + 1, dtype=np.float32) / N
+    corridor = Corridor(importance > 0.0, importance > 1.0, importance, importance[::-1].copy())
+    rising, falling = corridor.sample(4, 1e-3, generator)[1:3]
+    by_rank = [importance[corridor.bits(packed)].mean() for packed in (falling, rising)]
+    assert by_rank[0] > 0.6
+    assert by_rank[1] < 0.4
+
+
 def test_crossover_keeps_what_the_parents_share(corridor, generator):
     one, _, other = corridor.sample(3, 0.1, generator)
     a, b = corridor.bits(one), corridor.bits(other)
