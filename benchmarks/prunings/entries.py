@@ -113,8 +113,10 @@ FEW_EVALUATIONS: dict[str, Any] = {
     "q_max": 1 - DENSITY_MIN,
     "density_min": DENSITY_MIN,
     "light_drop_max": 85.0,
-    "importance": "global_rank",
-    "temperature": 5e-4,
+    "core": "free",
+    "importance": ("global_rank", "lamp"),
+    "spacing": "geometric",
+    "temperature": 1e-4,
     "coarse_share": 0.1,
     "pop_fine": 143,
 }

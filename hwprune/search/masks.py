@@ -182,16 +182,23 @@ class Corridor:
 
     An individual is its free bits, packed.
 
+    Args:
+        heavy: ``(size,)`` weights that the heavy end keeps.
+        light: those that the light end keeps.
+        importance: of every weight, in (0, 1], once or more.
+        has_core: whether what both keep stays; otherwise it is free, and individuals only have as many weights.
+
     Attributes:
         free: positions of the free bits.
-        importance: of each, in (0, 1]: the first one given, which variation goes by.
+        importance: of each: the first one given, which variation goes by.
     """
 
-    def __init__(self, heavy: Bits, light: Bits, *importance: FloatRow) -> None:
-        self._core = heavy & light
+    def __init__(self, heavy: Bits, light: Bits, *importance: FloatRow, has_core: bool = True) -> None:
+        self._core = heavy & light if has_core else np.zeros_like(heavy)
         self._corridor = heavy | light
-        self._ends = int((light & ~heavy).sum()), int((heavy & ~light).sum())
-        self.free = np.flatnonzero(heavy ^ light)
+        core = int(self._core.sum())
+        self._ends = int(light.sum()) - core, int(heavy.sum()) - core
+        self.free = np.flatnonzero(self._corridor & ~self._core)
         self._importances = [each[self.free] for each in importance]
         self.importance = self._importances[0]
 

@@ -13,7 +13,9 @@ Choices of this implementation:
       same in all layers, or those of one magnitude (``starts=one_threshold``), and others round them.
     - Both phases are NSGA-II (``fine_moea=moead``: Tchebycheff, in the second).
     - The search of weights runs between two thresholded networks: the densest that loses up to ``heavy_drop_max``
-      points and the sparsest that loses up to ``light_drop_max``. What both keep stays, what neither keeps is gone.
+      points and the sparsest that loses up to ``light_drop_max``. What both keep stays
+      (``core=free``: is free like the rest, as the best weights of every layer are not the best of all), what neither
+      keeps is gone.
     - Importance is the rank of a weight's magnitude in its layer (``importance=global_rank``: among all weights;
       ``lamp``: among all, of magnitude times the root of its LAMP score;
       ``taylor``: the rank among all weights of magnitude times gradient, the first-order change of the loss, mean over
@@ -87,6 +89,7 @@ class Settings(MethodSettings):
         spacing: of the first individuals' densities: ``even``, or ``geometric`` for more of the sparse.
         heavy_drop_max: points that the heavy end of the corridor may lose.
         light_drop_max: points that its light end may lose.
+        core: whether weights that both ends keep are ``kept`` by all, or ``free``.
         temperature: of the first sampling; the smaller, the more importance decides.
         beta: weight of importance in crossover.
         p_clip: smallest probability of either bit in crossover.
@@ -122,6 +125,7 @@ class Settings(MethodSettings):
     spacing: Spacing = "even"
     heavy_drop_max: Annotated[float, Field(ge=0)] = 1.0
     light_drop_max: Annotated[float, Field(ge=0)] = 10.0
+    core: Literal["kept", "free"] = "kept"
     temperature: Positive = 0.1
     beta: Annotated[float, Field(ge=0)] = 0.5
     p_clip: Annotated[float, Field(ge=0, le=0.5)] = 0.05
@@ -296,7 +300,8 @@ class Hierarchical:
         """Phase 2 (steps 4 to 8)."""
         settings, archive, random_state = self.settings, context.archive, context.random_state
         importances = [space.importance(kind) for kind in settings.importances]
-        corridor = Corridor(*self._anchors(context, space, dense), *importances)
+        anchors = self._anchors(context, space, dense)
+        corridor = Corridor(*anchors, *importances, has_core=settings.core == "kept")
         if len(corridor) < 2:
             return
         pop_size = _population(settings.pop_fine, context.affordable)

@@ -56,6 +56,17 @@ def test_start_can_be_denser_where_networks_are_sparse(generator):
     assert np.allclose(kept, np.geomspace(80, N, 5), rtol=0.05)
 
 
+def test_without_a_core_the_ends_keep_their_sizes_and_any_of_the_corridors_weights_may_go(generator):
+    importance = np.arange(1, N + 1, dtype=np.float32) / N
+    heavy, light = importance > 0.1, importance < 0.3
+    corridor = Corridor(heavy, light, importance, has_core=False)
+    first, *_, last = corridor.sample(5, 1e-3, generator)
+    assert len(corridor) == N
+    assert corridor.kept(first) == pytest.approx(light.sum(), rel=0.05)
+    assert corridor.kept(last) == pytest.approx(heavy.sum(), rel=0.05)
+    assert not corridor.bits(first)[heavy & light].any()  # the least important of all
+
+
 def test_several_importances_take_turns(generator):
     importance = np.arange(1, N + 1, dtype=np.float32) / N
     corridor = Corridor(importance > 0.0, importance > 1.0, importance, importance[::-1].copy())
