@@ -235,9 +235,10 @@ class Corridor:
             random_state: source of randomness.
             spacing: of their densities, the core's bits included: ``even``, or ``geometric`` for more of the sparse.
         """
-        space, core = {"even": np.linspace, "geometric": np.geomspace}[spacing], int(self._core.sum())
-        low, high = np.maximum(np.array(self._ends) + core, 1)
-        wanted = np.clip(space(low, high, n) - core, 0.5, len(self) - 0.5)
+        core = int(self._core.sum())
+        low, high = (max(end + core, 1) for end in self._ends)
+        counts = np.linspace(low, high, n) if spacing == "even" else np.geomspace(low, high, n)
+        wanted = np.clip(counts - core, 0.5, len(self) - 0.5)
         histograms = [_histogram(importance) for importance in self._importances]
         sampled = []
         for number, kept in enumerate(wanted):
