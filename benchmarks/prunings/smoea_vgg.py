@@ -22,8 +22,7 @@ from prunings.tuned import train_on
 SHARE, PAPERS_LOSS = 0.1656, 0.28
 #: Epochs after each of the five groups, and at the end; the dense network gets as many.
 GROUP_EPOCHS, LAST_EPOCHS, GROUPS = 2, 10, 5
-#: Both sides train by the same rule: the largest learning rate, and no teacher. The weights that both start from had
-#: not converged, and a teacher that the student soon passes would hold the pruned side back.
+#: Largest learning rate of both sides. They train by the same rule: on labels alone, as the dense side has no teacher.
 LR = 0.02
 #: The search ends with its last group, not with a budget.
 UNBOUNDED_PASSES = 1e6
